@@ -1,0 +1,189 @@
+"""The warden: starts the sandbox's init and outlives it, to kill what is left and to remove the cgroups.
+
+It stays outside the sandbox's namespaces, in a session of its own, deaf to INT, TERM and HUP. It ends the sandbox when
+the pipe from the test process reaches its end, when that process is gone (a fork of it may hold the pipe open), or when
+init is gone. Kernel documents: cgroup-v2 (cgroup.kill, cgroup.events), user_namespaces(7), pidfd_open(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from pytest_nspawn import wire
+from pytest_nspawn.inside import init, linux
+
+_NAMESPACES = (
+    linux.CLONE_NEWNS
+    | linux.CLONE_NEWPID
+    | linux.CLONE_NEWNET
+    | linux.CLONE_NEWUTS
+    | linux.CLONE_NEWIPC
+    | linux.CLONE_NEWCGROUP
+)
+
+
+def main() -> NoReturn:
+    """Run as `python -c ... CONFIG`; the configuration is what `sandbox.py` wrote."""
+    config = json.loads(sys.argv[1])
+    life, control = config["life"], socket.socket(fileno=config["control"])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    os.chdir("/")
+    cgroups = Cgroups(config)
+    try:
+        owner = os.pidfd_open(config["owner"])
+        cgroups.create()
+        init_pid, lifeline = _start_init(config, control, cgroups)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the test process may be gone: there is nobody to tell
+            wire.send(control, {"event": "failed", "operation": "start the sandbox", "problem": str(error)})
+        cgroups.remove()
+        os._exit(1)
+    control.close()
+    init_fd = os.pidfd_open(init_pid)
+    os.write(lifeline, b"!")
+    select.select([life, owner, init_fd], [], [])
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(init_fd, signal.SIGKILL)
+    cgroups.remove()
+    os._exit(0)
+
+
+def _start_init(config: dict[str, Any], control: socket.socket, cgroups: Cgroups) -> tuple[int, int]:
+    """Start PID 1 of new namespaces; gives its PID and the pipe whose end it takes for the warden's death.
+
+    A process between the two makes the namespaces and ends, so that the warden itself stays where it is and init
+    becomes the warden's child.
+    """
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    lifeline_read, lifeline_write = os.pipe()
+    asks, answers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    between = os.fork()
+    if between == 0:
+        os.close(lifeline_write)
+        answers.close()
+        os.close(config["life"])
+        _enter_namespaces(config, asks, control, cgroups, lifeline_read)
+    asks.close()
+    os.close(lifeline_read)
+    while True:
+        request = answers.recv(4096)
+        if not request:
+            os.waitpid(between, 0)
+            raise OSError("the sandbox's init did not start")
+        word, _, rest = request.decode().partition(" ")
+        if word == "map":
+            _map_ids(between, config["maps"])
+            answers.send(b"mapped")
+        elif word == "failed":
+            os.waitpid(between, 0)
+            raise OSError(rest)
+        else:
+            os.waitpid(between, 0)
+            return int(rest), lifeline_write
+
+
+def _enter_namespaces(
+    config: dict[str, Any], asks: socket.socket, control: socket.socket, cgroups: Cgroups, lifeline: int
+) -> NoReturn:
+    try:
+        # cgroup namespaces have their root where the process is that makes them, so enter the run's cgroup first.
+        cgroups.enter()
+        if config["mode"] == "user":
+            linux.unshare(linux.CLONE_NEWUSER)
+            asks.send(b"map")
+            if asks.recv(64) != b"mapped":
+                os._exit(1)
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        linux.unshare(_NAMESPACES)
+        pid = os.fork()
+        if pid:
+            asks.send(f"init {pid}".encode())
+            os._exit(0)
+    except OSError as error:
+        asks.send(f"failed {error}".encode())
+        os._exit(1)
+    asks.close()
+    # The death signal belongs to the parent at the time of its death: set it once the process between is gone.
+    if os.read(lifeline, 1):
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        init.main(config, control, lifeline, cgroups.limits)
+    os._exit(1)
+
+
+def _map_ids(pid: int, maps: dict[str, list[list[int]]]) -> None:
+    for program, ranges in maps.items():
+        words = [program, str(pid), *(str(number) for numbers in ranges for number in numbers)]
+        child = os.posix_spawnp(program, words, os.environ)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            raise OSError(f"{' '.join(words)} failed with exit code {status}")
+
+
+class Cgroups:
+    """The run's directory in the cgroup v2 hierarchy and, for limits as root on hybrid machines, in v1 ones."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.run = os.path.join(config["cgroup"], config["name"])
+        self._v1 = {name: os.path.join(home, config["name"]) for name, home in config["v1"].items()}
+        self.limits: dict[str, int] = {}
+
+    def create(self) -> None:
+        """Make the directories; `limits` then holds a descriptor a v1 controller."""
+        os.mkdir(self.run)
+        for name, path in self._v1.items():
+            os.mkdir(path)
+            self.limits[name] = os.open(path, os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def enter(self) -> None:
+        """Move the calling process in."""
+        _write(os.path.join(self.run, "cgroup.procs"), "0")
+
+    def remove(self) -> None:
+        """Kill what is left in the run's cgroup, wait until it is empty, and remove every directory."""
+        with contextlib.suppress(FileNotFoundError):
+            self._kill()
+            _remove_tree(self.run)
+        for path in self._v1.values():
+            with contextlib.suppress(FileNotFoundError):
+                _remove_tree(path)
+
+    def _kill(self) -> None:
+        events = os.open(os.path.join(self.run, "cgroup.events"), os.O_RDONLY | os.O_CLOEXEC)
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        while b"populated 1" in os.pread(events, 256, 0):
+            _write(os.path.join(self.run, "cgroup.kill"), "1")
+            _reap()
+            poll.poll(100)
+        os.close(events)
+        _reap()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _remove_tree(path: str) -> None:
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            _remove_tree(entry.path)
+    os.rmdir(path)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)

@@ -1,0 +1,124 @@
+"""The processes that speak netlink: a template that has loaded pyroute2, and a fork of it a cluster.
+
+Each cluster has a network namespace of its own, so that clusters that live at the same time may use the same
+addresses; it ends with its process. Loading pyroute2 takes longer than starting systemd-nspawn: the template loads it
+on another processor while the first node boots.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pytest_nspawn import wire
+from pytest_nspawn.inside import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_nspawn.network import Wires
+
+
+class Client:
+    """A cluster's wires, seen from init: requests go out, answers come in their order."""
+
+    def __init__(self, template: socket.socket) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            wire.send(template, {}, [theirs.fileno()])
+        self._waiting: list[Callable[[str | None], None]] = []
+
+    def fileno(self) -> int:
+        """What to watch for answers."""
+        return self._socket.fileno()
+
+    def ask(self, request: dict[str, Any], answered: Callable[[str | None], None]) -> None:
+        """Send a request; `answered` gets None, or what went wrong."""
+        self._waiting.append(answered)
+        wire.send(self._socket, request)
+
+    def answered(self) -> None:
+        """Read one answer and hand it on; an end of file fails all that wait."""
+        received = wire.receive(self._socket)
+        if received is None:
+            waiting, self._waiting = self._waiting, []
+            for answer in waiting:
+                answer("the process that speaks netlink has ended")
+            return
+        self._waiting.pop(0)(received[0]["problem"])
+
+    def close(self) -> None:
+        """End the wires, their namespace and every link in it."""
+        self._socket.close()
+
+
+def start_template(paths: list[str], in_child: Callable[[], None]) -> socket.socket:
+    """Fork the process that loads pyroute2 from `paths` and forks the others."""
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        in_child()
+        ours.close()
+        _serve_template(theirs, paths)
+    theirs.close()
+    return ours
+
+
+def _serve_template(control: socket.socket, paths: list[str]) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the forks
+    sys.path.extend(paths)
+    from pytest_nspawn.network import Wires
+
+    while (received := wire.receive(control)) is not None:
+        _message, fds = received
+        if os.fork() == 0:
+            control.close()
+            _serve(socket.socket(fileno=fds[0]), Wires)
+        wire.close_all(fds)
+    os._exit(0)
+
+
+def _serve(control: socket.socket, make: type[Wires]) -> NoReturn:
+    linux.unshare(linux.CLONE_NEWNET)
+    with make() as wires:
+        while (received := wire.receive(control)) is not None:
+            request = received[0]
+            problem = None
+            try:
+                if "bridges" in request:
+                    wires.add_bridges(request["bridges"])
+                else:
+                    _without_duplicate_detection(request["leader"])
+                    wires.add_links(request["links"], request["leader"])
+            except OSError as error:
+                problem = str(error)
+            wire.send(control, {"problem": problem})
+    os._exit(0)
+
+
+def _without_duplicate_detection(leader: int) -> None:
+    """Switch IPv6 duplicate address detection off for links to come: it holds a node's boot for over a second.
+
+    Addresses here are numbered by the topology, so there is nothing to detect (Documentation/networking/ip-sysctl).
+    """
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{leader}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        linux.setns(theirs, linux.CLONE_NEWNET)
+        switch_off_duplicate_detection()
+    finally:
+        linux.setns(own, linux.CLONE_NEWNET)
+        os.close(own)
+        os.close(theirs)
+
+
+def switch_off_duplicate_detection() -> None:
+    """The same for the namespace that this process is in; nothing where the kernel has no IPv6."""
+    for group in ("all", "default"):
+        for name in ("accept_dad", "dad_transmits"):
+            path = f"/proc/sys/net/ipv6/conf/{group}/{name}"
+            if os.path.exists(path):
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("0")
