@@ -238,8 +238,9 @@ def _not_ours(tree: Tree, mount: Mount, own: PurePosixPath) -> HostError:
             mend=f"sudo loginctl enable-linger {tree.user} && export XDG_RUNTIME_DIR=/run/user/{tree.user}",
         )
     home = PurePosixPath(mount.target) / f"pytest-nspawn-{tree.user}"
-    files = f"{home} {home}/cgroup.procs {home}/cgroup.subtree_control {home}/cgroup.threads"
+    # The shell moves in last: what it starts from then on is in a group of the user's own.
     return HostError(
         problem=f"the control group of this process, {own}, does not belong to user {tree.user}",
-        mend=f"sudo mkdir -p {home} && sudo chown {tree.user} {files} && echo $$ | sudo tee {home}/cgroup.procs",
+        mend=f"G={home}; sudo mkdir -p $G && sudo chown {tree.user} $G $G/cgroup.procs $G/cgroup.subtree_control"
+        " && echo $$ | sudo tee $G/cgroup.procs",
     )

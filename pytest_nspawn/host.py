@@ -135,7 +135,7 @@ def resolve_mode(option: str, host: Host | None = None) -> Mode:
     if option != "root":
         raise ConfigError(problem="no such sandbox", value=option, hint="it is auto, root or user")
     if not privileged:
-        raise HostError(problem=_no_root(host), mend="--nspawn-sandbox=user")
+        raise HostError(problem=_no_root(host), mend="pytest --nspawn-sandbox=user")
     return "root"
 
 
@@ -146,7 +146,7 @@ def checks(mode: Mode, host: Host | None = None) -> list[Check]:
     if mode == "user":
         found += _subordinate_ids(host)
     elif not (host.tree.user == 0 and _has_sys_admin(host)):
-        found.append(Check(name="root", ok=False, problem=_no_root(host), mend="sudo"))
+        found.append(Check(name="root", ok=False, problem=_no_root(host), mend=_become_root(host)))
         return found
     found += _cgroups(host, mode)
     found += _features(host, mode)
@@ -164,6 +164,10 @@ def _no_root(host: Host) -> str:
     if host.tree.user == 0:
         return "root here lacks CAP_SYS_ADMIN (an unprivileged container: start it with --privileged)"
     return f"this is user {host.user_name(host.tree.user)}, not root"
+
+
+def _become_root(host: Host) -> str | None:
+    return None if host.tree.user == 0 else 'sudo env "PATH=$PATH" pytest'
 
 
 def _kernel(host: Host) -> Check:
