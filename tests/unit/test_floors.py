@@ -17,7 +17,7 @@ HOME = Path(__file__).resolve().parents[2] / PACKAGE
 
 # Lowest first. A room is a module or a package of this package.
 FLOORS = (
-    ("errors", "model", "naming", "timing", "wire", "plan"),
+    ("errors", "frozen", "model", "naming", "timing", "wire", "plan"),
     ("networkd", "process", "network", "cgroups", "host"),
     ("inside", "sandbox", "images"),
     ("shell", "bus", "console", "container"),
@@ -29,7 +29,9 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms on one floor that may import each other, in this direction.
 PEERS = {
+    ("frozen", "errors"),
     ("model", "errors"),
+    ("model", "frozen"),
     ("naming", "errors"),
     ("naming", "model"),
     ("timing", "errors"),
