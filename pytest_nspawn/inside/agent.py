@@ -187,11 +187,6 @@ class Agent:
                 os.write(channel, struct.pack("i", code if code >= 0 else 128 - code))
                 os.close(channel)
 
-    def _op_warm(self) -> tuple[dict[str, Any], list[int]]:
-        if self._spare is None:
-            self._spare = self._prepare(None)
-        return {}, []
-
     def _op_spawn(
         self, script: str, user: dict[str, Any] | None, stdin: bool
     ) -> tuple[dict[str, Any], list[int]]:

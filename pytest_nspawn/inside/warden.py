@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 from pytest_nspawn import wire
 from pytest_nspawn.inside import init, linux
 
+CONTROLLERS = ("memory", "pids", "cpu")
+"""What can limit a node."""
+
 _NAMESPACES = (
     linux.CLONE_NEWNS
     | linux.CLONE_NEWPID
@@ -38,16 +41,17 @@ def main() -> NoReturn:
     if os.getsid(0) != os.getpid():
         os.setsid()
     os.chdir("/")
-    cgroups = Cgroups(config)
     try:
         owner = os.pidfd_open(config["owner"])
+        cgroups = Cgroups(config)
+    except OSError as error:
+        _fail(control, error)
+    try:
         cgroups.create()
         init_pid, lifeline = _start_init(config, control, cgroups)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the test process may be gone: there is nobody to tell
-            wire.send(control, {"event": "failed", "operation": "start the sandbox", "problem": str(error)})
         cgroups.remove()
-        os._exit(1)
+        _fail(control, error)
     control.close()
     init_fd = os.pidfd_open(init_pid)
     os.write(lifeline, b"!")
@@ -56,6 +60,12 @@ def main() -> NoReturn:
         signal.pidfd_send_signal(init_fd, signal.SIGKILL)
     cgroups.remove()
     os._exit(0)
+
+
+def _fail(control: socket.socket, error: OSError) -> NoReturn:
+    with contextlib.suppress(OSError):  # the test process may be gone: there is nobody to tell
+        wire.send(control, {"event": "failed", "operation": "start the sandbox", "problem": str(error)})
+    os._exit(1)
 
 
 def _start_init(config: dict[str, Any], control: socket.socket, cgroups: Cgroups) -> tuple[int, int]:
@@ -135,13 +145,20 @@ class Cgroups:
     """The run's directory in the cgroup v2 hierarchy and, for limits as root on hybrid machines, in v1 ones."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.run = os.path.join(config["cgroup"], config["name"])
+        self.run = os.path.join(config["cgroup"] or _clear_scope(), config["name"])
         self._v1 = {name: os.path.join(home, config["name"]) for name, home in config["v1"].items()}
         self.limits: dict[str, int] = {}
 
     def create(self) -> None:
         """Make the directories; `limits` then holds a descriptor a v1 controller."""
+        home = os.path.dirname(self.run)
         os.mkdir(self.run)
+        with open(f"{home}/cgroup.controllers", encoding="ascii") as file:
+            there = [name for name in file.read().split() if name in CONTROLLERS]
+        for name in there:
+            # A home that holds processes gives out none (EBUSY): then there are no limits, and using one says so.
+            with contextlib.suppress(OSError):
+                _write(f"{home}/cgroup.subtree_control", f"+{name}")
         for name, path in self._v1.items():
             os.mkdir(path)
             self.limits[name] = os.open(path, os.O_DIRECTORY | os.O_CLOEXEC)
@@ -169,6 +186,16 @@ class Cgroups:
             poll.poll(100)
         os.close(events)
         _reap()
+
+
+def _clear_scope() -> str:
+    """The scope that systemd-run made for this process; it moves to a leaf, so that the scope can give limits out."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        own = next(line[3:].strip() for line in file if line.startswith("0::"))
+    scope = f"/sys/fs/cgroup{own}"
+    os.mkdir(f"{scope}/warden")
+    _write(f"{scope}/warden/cgroup.procs", "0")
+    return scope
 
 
 def _reap() -> None:

@@ -1,0 +1,306 @@
+"""A topology, booted: all its nodes side by side in one sandbox, owned until it is closed.
+
+    with pytest_nspawn.boot(server=Node(), client=Node()) as nodes:
+        nodes["client"].succeed("ping -c 1 server")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_nspawn import cgroups, host, naming, networkd
+from pytest_nspawn.container import Container
+from pytest_nspawn.errors import ConfigError, HostError, NspawnError
+from pytest_nspawn.images import Image, ImageFactory, Images
+from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
+from pytest_nspawn.machine import Machine, MachineOptions
+from pytest_nspawn.model import CommandResult, Network, NetworkName, Node, NodeLike, Topology, as_node
+from pytest_nspawn.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+BOOT_TIMEOUT = 120.0
+"""Seconds for a node to become ready."""
+
+_REMOVAL = 30.0
+_OPTIONS = {"memory": "memory", "pids": "tasks", "cpu": "cpus"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How nodes are booted; paths of configs and images are looked up in `directories`, in that order."""
+
+    image: str = "host"
+    sandbox: str = "auto"
+    private_users: str = "auto"
+    boot_timeout: float = BOOT_TIMEOUT
+    full_boot: bool = False
+    directories: Sequence[Path] = ()
+    kinds: Mapping[str, ImageFactory] = field(default_factory=dict)
+    node_args: Callable[[Node, list[str]], None] | None = None
+    on_boot: Callable[[Literal["started", "ready", "failed", "stopped"], Machine], None] | None = None
+    on_command: Callable[[Machine, CommandResult], None] | None = None
+    state_dir: Path | None = None
+    """Where machines have their directories; None: one that goes with the cluster."""
+
+
+class Engine:
+    """Boots topologies in one sandbox, which is started for the first and serves them all."""
+
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        self.options = options or EngineOptions()
+        self._images = Images(
+            default=self.options.image, directories=self.options.directories, kinds=self.options.kinds
+        )
+        self._sandbox: Sandbox | None = None
+        self._open: list[Cluster] = []
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox, started at first use. Raises HostError, SandboxError."""
+        if self._sandbox is None:
+            self._sandbox = Sandbox(host.resolve_mode(self.options.sandbox))
+        return self._sandbox
+
+    def check(self, topology: Topology) -> None:
+        """Raise the ConfigError or HostError that can be known before anything boots."""
+        naming.plan_wiring(topology)
+        mode = host.resolve_mode(self.options.sandbox)
+        home = cgroups.cgroup_home()
+        limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
+        for name, node in topology.nodes.items():
+            self._images.of(name, node)
+            for path, bind in node.binds.items():
+                if not bind.source.exists():
+                    problem = f"binds: there is nothing to bind to {path}"
+                    raise ConfigError(problem=problem, node=name, value=str(bind.source))
+            if self.options.private_users == "no" and node.private_users:
+                problem = "private_users=True, but --nspawn-private-users=no"
+                raise ConfigError(problem=problem, node=name)
+            if mode == "user" and node.private_users:
+                raise HostError(
+                    problem=f"node {name!r}: private_users=True needs root: the kernel maps no images for a user",
+                    mend="pytest --nspawn-sandbox=root",
+                )
+            for controller in limits_of(node):
+                if controller not in limits:
+                    raise HostError(
+                        problem=f"node {name!r}: {_OPTIONS[controller]} needs the {controller} controller, "
+                        f"which the sandbox ({mode}) cannot use on this machine",
+                        mend="python -m pytest_nspawn doctor",
+                    )
+
+    def boot(self, topology: Topology, *, start: bool = True) -> Cluster:
+        """Begin to boot all nodes and return at once. Raises ConfigError, HostError, SandboxError."""
+        self.check(topology)
+        cluster = Cluster(self, topology)
+        self._open.append(cluster)
+        if start:
+            cluster.start_all()
+        return cluster
+
+    def close(self) -> None:
+        """Stop what still runs, and the sandbox. Idempotent."""
+        with contextlib.ExitStack() as stack:
+            if self._sandbox is not None:
+                stack.callback(self._sandbox.stop)
+                self._sandbox = None
+            for cluster in self._open[:]:
+                stack.callback(cluster.close)
+
+    def closed(self, cluster: Cluster) -> None:
+        """Forget a cluster."""
+        if cluster in self._open:
+            self._open.remove(cluster)
+
+    def image_of(self, name: str, node: Node) -> Image:
+        """What a node boots. Raises ConfigError, HostError."""
+        return self._images.of(name, node)
+
+    def owner_for(self, name: str, node: Node, image: Image) -> int:
+        """The first id of a node's user namespace, or 0 for none."""
+        asked = node.private_users
+        if asked is None and self.options.private_users != "auto":
+            asked = self.options.private_users == "yes"
+        if asked is False or (asked is None and self.sandbox.mode == "user"):
+            return 0
+        refused = [path for path in image.shifted if not self._can_shift(path)]
+        if not refused:
+            return self.sandbox.shift()
+        if asked is None:
+            return 0
+        raise HostError(
+            problem=f"node {name!r}: the kernel cannot map the file system of {refused[0]} for private users",
+            mend="pytest --nspawn-private-users=no",
+        )
+
+    def _can_shift(self, path: str) -> bool:
+        return self.sandbox.can_shift(path)
+
+
+class Cluster(Mapping[str, Machine]):
+    """The nodes of a topology by name; closing it leaves nothing of them."""
+
+    def __init__(self, engine: Engine, topology: Topology) -> None:
+        self.topology = topology
+        self._engine = engine
+        self._stack = contextlib.ExitStack()
+        with self._stack:
+            self._stack.callback(engine.closed, self)
+            self._machines = self._build()
+            self._stack = self._stack.pop_all()
+
+    def _build(self) -> dict[str, Machine]:
+        engine, topology = self._engine, self.topology
+        sandbox, options = engine.sandbox, engine.options
+        wiring = naming.plan_wiring(topology)
+        bridges = {bridge.network: bridge for bridge in wiring.bridges}
+        number = sandbox.number()
+        self._networks = sandbox.request(
+            "cluster",
+            cluster=number,
+            bridges=[
+                {
+                    "ifname": bridge.ifname,
+                    "mtu": bridge.mtu,
+                    "addresses": [str(each) for each in (bridge.address4, bridge.address6) if each is not None],
+                }
+                for bridge in wiring.bridges
+            ],
+        )
+        self._stack.callback(self._end_networks, sandbox, number)
+        state = options.state_dir or Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pytest-nspawn-"))
+        )
+        self._containers: dict[str, Container] = {}
+        self._stack.callback(self._remove)
+        machines: dict[str, Machine] = {}
+
+        def changed(container: Container, event: Any) -> None:
+            if options.on_boot is not None and container.name in machines:
+                options.on_boot(event, machines[container.name])
+
+        for name, node in topology.nodes.items():
+            image = engine.image_of(name, node)
+            container = Container(
+                sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed
+            )
+            surroundings = Surroundings(
+                host_name=wiring.host_names[name],
+                links=wiring.links[name],
+                bridges={network: bridge.ifname for network, bridge in bridges.items()},
+                mtus={network: bridge.mtu for network, bridge in bridges.items()},
+                hosts=networkd.hosts_file(wiring, name),
+                network_files=networkd.network_files(wiring, name),
+            )
+            container.prepare(
+                number,
+                plan_launch(
+                    name,
+                    node,
+                    image,
+                    surroundings,
+                    home=container.home,
+                    owner=engine.owner_for(name, node, image),
+                    full_boot=options.full_boot,
+                    adjust=options.node_args,
+                ),
+            )
+            self._containers[name] = container
+            machines[name] = Machine(
+                container, options=MachineOptions(tmp_dir=state, out_dir=state, on_command=options.on_command)
+            )
+        return machines
+
+    @property
+    def machines(self) -> list[Machine]:
+        """All nodes, in the order of their names."""
+        return list(self._machines.values())
+
+    @property
+    def networks(self) -> Mapping[NetworkName, Network]:
+        """All networks by name or VLAN number."""
+        return self.topology.all_networks
+
+    def __getitem__(self, name: str) -> Machine:
+        return self._machines[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._machines)
+
+    def __len__(self) -> int:
+        return len(self._machines)
+
+    def __repr__(self) -> str:
+        return f"<Cluster {', '.join(self)}>"
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start_all(self) -> None:
+        """Begin to boot every node that does not run; does not wait."""
+        for container in self._containers.values():
+            container.start()
+
+    def join_all(self) -> None:
+        """Wait until every node has shut down."""
+        for container in self._containers.values():
+            if container.started_at is not None:
+                container.wait_stopped()
+
+    def failures(self) -> list[NspawnError]:
+        """What went wrong with boots and networks and no command has met yet."""
+        found: list[NspawnError] = []
+        if self._networks.done() and not self._networks.cancelled():
+            error = self._networks.exception()
+            if isinstance(error, NspawnError):
+                found.append(error)
+        return found + [error for each in self._containers.values() if (error := each.failure()) is not None]
+
+    def close(self) -> None:
+        """Kill every node and remove its networks, files and control groups. Idempotent."""
+        self._stack.close()
+
+    def _remove(self) -> None:
+        futures = [each.remove() for each in self._containers.values() if each.started_at is not None]
+        wait(futures, timeout=_REMOVAL)
+        with contextlib.ExitStack() as stack:
+            for machine in getattr(self, "_machines", {}).values():
+                stack.callback(machine.release)
+            for container in self._containers.values():
+                stack.callback(container.release)
+
+    def _end_networks(self, sandbox: Sandbox, number: int) -> None:
+        sandbox.request("end_cluster", cluster=number)
+
+
+@contextlib.contextmanager
+def boot(
+    topology: Topology | None = None, /, *, options: EngineOptions | None = None, **nodes: NodeLike
+) -> Iterator[Cluster]:
+    """Boot nodes without pytest; paths are looked up from the working directory.
+
+    Raises ConfigError and HostError before anything boots; a boot's failure is raised by the first command to its node.
+    """
+    base = topology or Topology()
+    whole = Topology(
+        {**base.nodes, **{name: as_node(node) for name, node in nodes.items()}}, base.networks, base.name
+    )
+    with Engine(options) as engine, engine.boot(whole) as cluster:
+        yield cluster

@@ -1,0 +1,61 @@
+"""A built NixOS system as image: its `init`, the whole store read-only, and an empty root."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pytest_nspawn import plan
+from pytest_nspawn.errors import ConfigError
+from pytest_nspawn.images.base import Image, Place
+from pytest_nspawn.plan import Operation
+
+STORE = "/nix/store/"
+_UNITS = "/etc/nspawn/system"
+
+
+def system_image(text: str) -> Image:
+    """The image of a system's store path. Raises ConfigError where there is none."""
+    path = Path(text)
+    if not (path / "init").exists():
+        problem = "this store path holds no NixOS system" if path.exists() else "there is no such store path"
+        raise ConfigError(problem=problem, value=text, hint="it has to be a `config.system.build.toplevel`")
+
+    def operations(place: Place) -> list[Operation]:
+        root, owner = f"{place.disk}/root", place.owner
+        # nspawn looks for an OS tree; stage 2 makes the rest.
+        directories = ("", "/usr", "/nix", "/nix/store", "/etc")
+        return [
+            plan.tmpfs(place.disk, size=place.size, owner=owner),
+            *(plan.directory(f"{root}{name}", owner=owner) for name in directories),
+            plan.bind(root, place.root, read_only=False, recursive=True),
+            plan.bind(STORE, f"{place.root}/nix/store", read_only=True, idmap=place.idmap),
+            *_hosts(path, place),
+        ]
+
+    return Image(
+        description=text,
+        operations=operations,
+        payload=(str(path / "init"),),
+        shifted=(STORE,),
+        kept={"root": "root"},
+        units=_UNITS,
+        enables_networkd=False,
+        kernel_arguments=False,
+        # NixOS links /etc/systemd/system into the store; the empty last entry stands for the usual path.
+        environment={"SYSTEMD_UNIT_PATH": f"{_UNITS}:"},
+        shutdown_signal="SIGRTMIN+3",
+    )
+
+
+def _hosts(path: Path, place: Place) -> list[Operation]:
+    """Lay the nodes' names over the system's own /etc/hosts, which its activation links into the store."""
+    own = Path(os.path.realpath(path / "etc/hosts"))
+    if not str(own).startswith(STORE) or not own.is_file():
+        return []
+    text = own.read_text(encoding="utf-8") + "\n" + place.hosts
+    laid = f"{place.home}/hosts"
+    return [
+        plan.write_in_root(place.home, "hosts", place.content(text.encode()), mode=0o644, owner=place.owner),
+        plan.bind(laid, f"{place.root}{own}", read_only=True),
+    ]
