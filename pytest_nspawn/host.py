@@ -257,6 +257,16 @@ def _ranges(host: Host, file: str, user: str) -> Iterator[int]:
             yield count
 
 
+def subordinate_ids(file: str, host: Host | None = None) -> list[list[int]]:
+    """What to map beside the user's own id, as newuidmap(1) takes it: [id inside, id outside, count]."""
+    host = host or Host()
+    user = host.user_name(host.tree.user)
+    for owner, start, count in _lines(host, file):
+        if owner in (user, str(host.tree.user)) and count >= _IDS:
+            return [[1, start, count]]
+    return []
+
+
 def _lines(host: Host, file: str) -> Iterator[tuple[str, int, int]]:
     for line in host.tree.read(file).splitlines():
         words = line.split(":")

@@ -160,8 +160,10 @@ class Shell:
     def ask(self, op: str, **fields: Any) -> tuple[wire.Message, list[int]]:
         """One request to the agent. Raises the OSError that it met, NotRunningError where it is gone."""
         with self._lock:
-            try:
+            # An agent that has ended may have said why.
+            with contextlib.suppress(OSError):
                 wire.send(self._channel, {"op": op, **fields})
+            try:
                 received = wire.receive(self._channel)
             except OSError:
                 received = None

@@ -249,10 +249,22 @@ def _line(sock: socket.socket) -> bytes:
 
 def method_call(path: str, interface: str, method: str, signature: str, *body: object) -> Any:
     """A message for `Connection.call`."""
-    from jeepney import DBusAddress, new_method_call
+    from jeepney.low_level import Endianness, Header, HeaderFields, Message, MessageType
 
-    address = DBusAddress(path, interface=interface)
-    return new_method_call(address, method, signature or None, body)
+    # Not jeepney's new_method_call: that wants a destination, and a peer has none.
+    fields = {HeaderFields.path: path, HeaderFields.interface: interface, HeaderFields.member: method}
+    if signature:
+        fields[HeaderFields.signature] = signature
+    header = Header(
+        Endianness.little,
+        MessageType.method_call,
+        flags=0,
+        protocol_version=1,
+        body_length=-1,
+        serial=-1,
+        fields=fields,
+    )
+    return Message(header, body)
 
 
 def parse_body(raw: bytes) -> tuple[Any, ...]:

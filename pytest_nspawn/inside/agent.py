@@ -20,6 +20,7 @@ import socket
 import stat
 import struct
 import termios
+import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_nspawn import wire
@@ -61,16 +62,15 @@ def main(control: socket.socket, leader: int, leader_fd: int, cgroups: list[str]
     try:
         # Opened outside: what a node mounts over its /proc changes nothing.
         status = os.open(f"/proc/{leader}/status", os.O_RDONLY | os.O_CLOEXEC)
-        _enter(leader, leader_fd, cgroups)
+        _enter(leader, leader_fd, cgroups, tmpfs_size)
         if os.fork():
             os._exit(0)
         _become_root()
-        _limit_tmpfs(tmpfs_size)
         linux.limit_capabilities(linux.bounding_set(status))
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
-        kept = os.dup2(fcntl.fcntl(control.fileno(), fcntl.F_DUPFD_CLOEXEC, 10), 3)
-        status = os.dup2(fcntl.fcntl(status, fcntl.F_DUPFD_CLOEXEC, 10), 4, inheritable=False)
-        control.detach()
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (control.detach(), status)]
+        kept, status = (os.dup2(fd, 3 + index, inheritable=False) for index, fd in enumerate(high))
+        control = socket.socket(fileno=kept)
         os.closerange(5, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
@@ -78,13 +78,16 @@ def main(control: socket.socket, leader: int, leader_fd: int, cgroups: list[str]
         os.close(null)
         os.umask(0o022)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        os.set_inheritable(kept, False)
-        Agent(socket.socket(fileno=kept), status).serve()
+        Agent(control, status).serve()
+    except BaseException:
+        # The first request gets it as its answer: there is no other way out of a node.
+        problem = f"the agent failed: {traceback.format_exc()}"
+        wire.send(control, {"errno": errno.EIO, "problem": problem})
     finally:
         os._exit(1)
 
 
-def _enter(leader: int, leader_fd: int, cgroups: list[str]) -> None:
+def _enter(leader: int, leader_fd: int, cgroups: list[str], tmpfs_size: int) -> None:
     os.mkdir(cgroups[0])
     for directory in cgroups:
         with open(f"{directory}/cgroup.procs", "w", encoding="ascii") as file:
@@ -93,7 +96,12 @@ def _enter(leader: int, leader_fd: int, cgroups: list[str]) -> None:
     for name, flag in _NAMESPACES.items():
         if os.stat(f"/proc/self/ns/{name}").st_ino != os.stat(f"/proc/{leader}/ns/{name}").st_ino:
             flags |= flag
-    linux.setns(leader_fd, flags)
+    with open(f"/proc/{leader}/mountinfo", encoding="utf-8", errors="replace") as file:
+        mounts = [line.split() for line in file]
+    # The node's own user namespace may not change the mounts that nspawn made for it.
+    linux.setns(leader_fd, linux.CLONE_NEWNS)
+    _limit_tmpfs(mounts, tmpfs_size)
+    linux.setns(leader_fd, flags & ~linux.CLONE_NEWNS)
 
 
 def _become_root() -> None:
@@ -102,11 +110,9 @@ def _become_root() -> None:
     os.setresuid(0, 0, 0)
 
 
-def _limit_tmpfs(size: int) -> None:
+def _limit_tmpfs(mounts: list[list[str]], size: int) -> None:
     """Give the node's file systems in memory a limit: nspawn lets each take a share of the machine's memory."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        lines = [line.split() for line in file]
-    for words in lines:
+    for words in mounts:
         if words[4] in ("/tmp", "/run", "/dev/shm") and words[words.index("-") + 1] == "tmpfs":  # noqa: S108 - the node's
             linux.resize_tmpfs(words[4], size)
 
