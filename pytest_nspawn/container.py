@@ -17,6 +17,7 @@ from pytest_nspawn import wire
 from pytest_nspawn.bus import Bus
 from pytest_nspawn.console import Console
 from pytest_nspawn.errors import BootError, NotRunningError, SandboxError
+from pytest_nspawn.plan import STATE
 from pytest_nspawn.shell import Shell
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Container:
     @property
     def home(self) -> str:
         """The node's directory in the sandbox."""
-        return f"/run/nspawn/{self.number}"
+        return f"{STATE}/{self.number}"
 
     @property
     def running(self) -> bool:

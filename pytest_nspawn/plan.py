@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Operation = dict[str, Any]
 
+STATE = "/run/pytest-nspawn"
+"""The sandbox's own directory, in memory; every node has one below it, named by its number."""
+
 
 def tmpfs(path: str, *, size: int, owner: int = 0) -> Operation:
     """An empty file system in memory that holds at most `size` bytes."""
@@ -25,9 +28,9 @@ def directory(path: str, *, owner: int = 0, mode: int = 0o755) -> Operation:
     return {"do": "directory", "path": path, "owner": owner, "mode": mode}
 
 
-def symlink(path: str, target: str) -> Operation:
+def symlink(path: str, target: str, *, owner: int) -> Operation:
     """A symbolic link at a path of the sandbox."""
-    return {"do": "symlink", "path": path, "target": target}
+    return {"do": "symlink", "path": path, "target": target, "owner": owner}
 
 
 def bind(

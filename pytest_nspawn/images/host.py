@@ -70,7 +70,7 @@ def _operations(place: Place) -> list[Operation]:
     for name in _TOP_LINKS:
         path = Path("/", name)
         if path.is_symlink():
-            operations.append(plan.symlink(f"{below}/{name}", os.readlink(path)))
+            operations.append(plan.symlink(f"{below}/{name}", os.readlink(path), owner=owner))
         elif path.is_dir():
             operations.append(plan.bind(str(path), f"{root}/{name}", read_only=True, idmap=place.idmap))
     shadow = place.content(_shadow().encode())

@@ -23,7 +23,6 @@ from pytest_nspawn.inside.roots import HOST_RUN, Roots
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_STATE = "/run/nspawn"
 _CGROUP = "/sys/fs/cgroup"
 _CONTROLLERS = ("memory", "pids", "cpu")
 
@@ -53,7 +52,7 @@ def _set_up() -> None:
     linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
     os.mkdir(HOST_RUN)
     linux.attach_tree(host_run, HOST_RUN)
-    os.mkdir(_STATE)
+    os.mkdir(plan.STATE)
     linux.mount("cgroup2", _CGROUP, "cgroup2", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
 
 
@@ -82,7 +81,7 @@ class Init:
         self._control = control
         self.v1 = v1
         self.limits = limits
-        self.roots = Roots(user_mode=config["mode"] == "user", images=f"{_STATE}/images")
+        self.roots = Roots(user_mode=config["mode"] == "user", images=f"{plan.STATE}/images")
         self._nodes: dict[int, Node] = {}
         self._children: dict[int, Callable[[int], None]] = {}
         self._queued: list[tuple[dict[str, Any], list[int]]] = []
@@ -213,7 +212,7 @@ class Init:
                 self._unpack(*wanted)
                 return
         blob = fds[0] if fds else None
-        node = Node(self, message, f"{_STATE}/{message['node']}", self._wires[message["cluster"]])
+        node = Node(self, message, f"{plan.STATE}/{message['node']}", self._wires[message["cluster"]])
         self._nodes[message["node"]] = node
         for operation in message["operations"]:
             try:
@@ -277,7 +276,7 @@ class Init:
 
     def _keep(self, message: wire.Message, _fds: list[int]) -> None:
         """Copy what a node wrote to its root to a directory of the machine, owners as the node saw them."""
-        source = f"{_STATE}/{message['node']}/disk"
+        source = f"{plan.STATE}/{message['node']}/disk"
         base = message["owner"]
         pid = os.fork()
         if pid == 0:

@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pytest_nspawn.inside import linux
+from pytest_nspawn.plan import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +72,9 @@ class Roots:
         os.chmod(path, mode)
         os.chown(path, owner, owner)
 
-    def _symlink(self, path: str, target: str) -> None:
+    def _symlink(self, path: str, target: str, owner: int) -> None:
         os.symlink(target, path)
+        os.lchown(path, owner, owner)
 
     def _bind(self, source: str, path: str, read_only: bool, idmap: int | None, recursive: bool) -> None:
         source = visible(source)
@@ -128,7 +130,9 @@ class Roots:
 
 def visible(path: str) -> str:
     """Where a path of the machine lies in the sandbox, whose /run is its own."""
-    return HOST_RUN + path[len("/run") :] if path == "/run" or path.startswith("/run/") else path
+    if path.startswith(f"{STATE}/") or not (path == "/run" or path.startswith("/run/")):
+        return path
+    return HOST_RUN + path[len("/run") :]
 
 
 def _make_mount_point(source: str, path: str) -> None:
