@@ -200,6 +200,18 @@ class Container:
         with self._condition:
             if self._shell is None:
                 raise NotRunningError(node=self.name)
+            if self._shell.alive:
+                return self._shell
+        return self._another_agent()
+
+    def _another_agent(self) -> Shell:
+        """Something in the node killed the agent; the node itself may be well."""
+        try:
+            reply = self._sandbox.call("agent", node=self.number)
+        except SandboxError as error:
+            raise NotRunningError(node=self.name) from error
+        with self._condition:
+            self._shell = Shell.from_fd(self.name, reply.fds[0])
             return self._shell
 
     def bus(self) -> Bus:

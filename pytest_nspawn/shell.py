@@ -146,6 +146,7 @@ class Shell:
         self.node = node
         self._channel = channel
         self._lock = threading.Lock()
+        self.alive = True
 
     @classmethod
     def from_fd(cls, node: str, channel: int) -> Shell:
@@ -168,7 +169,8 @@ class Shell:
             except OSError:
                 received = None
         if received is None:
-            raise NotRunningError(node=self.node)
+            self.alive = False
+            raise NotRunningError(node=self.node, problem="the node ended, or its agent was killed")
         reply, fds = received
         if "errno" in reply:
             wire.close_all(fds)

@@ -25,14 +25,13 @@ def unit_path(name: str) -> str:
 
 
 def _escaped_path(path: str) -> str:
-    words = "/".join(filter(None, path.split("/"))) or "-"
-    return (
-        words
-        if words == "-"
-        else re.sub(rb"^\.|[^A-Za-z0-9:_./]", lambda found: b"\\x%02x" % ord(found[0]), words.encode())
-        .decode()
-        .replace("/", "-")
+    words = "/".join(filter(None, path.split("/")))
+    if not words:
+        return "-"
+    escaped = re.sub(
+        rb"^\.|[^A-Za-z0-9:_./]", lambda found: b"\\x%02x" % ord(found[0]), words.encode()
     )
+    return escaped.decode().replace("/", "-")
 
 
 # Numbers that systemctl prints as something else, in every version since 252.
@@ -53,7 +52,9 @@ def format_property(name: str, kind: str, value: Any) -> str:
         return str(value) if "\n" not in value else "[unprintable]"
     if kind == "b":
         return "yes" if value else "no"
-    if kind in ("i", "x"):
+    if kind == "ay" and name == "InvocationID":
+        return bytes(value).hex()
+    if kind in ("i", "x") and not (name == "NUMAPolicy" or (value < 0 and name.endswith("ExitStatus"))):
         return str(value)
     if kind == "d":
         return f"{value:g}"

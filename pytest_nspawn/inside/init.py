@@ -166,6 +166,7 @@ class Init:
         action = {
             "boot": self._boot,
             "start": self._start,
+            "agent": self._agent,
             "signal": self._signal,
             "kill": self._kill,
             "keep": self._keep,
@@ -258,6 +259,10 @@ class Init:
     def _start(self, message: wire.Message, _fds: list[int]) -> None:
         self._nodes[message["node"]].start()
         self.tell({"reply": message["id"]})
+
+    def _agent(self, message: wire.Message, _fds: list[int]) -> None:
+        with self._nodes[message["node"]].agent() as channel:
+            self.tell({"reply": message["id"]}, [channel.fileno()])
 
     def _signal(self, message: wire.Message, _fds: list[int]) -> None:
         self._nodes[message["node"]].signal(message["signal"])

@@ -81,6 +81,12 @@ class Node:
         if self._pid:
             os.kill(self._pid, number)
 
+    def agent(self) -> socket.socket:
+        """Another agent for the boot that runs: the first may have been killed from inside the node."""
+        if not self._leader:
+            raise ProcessLookupError("the node is not running")
+        return self._fork_agent()
+
     def kill(self) -> None:
         """Power cut: kill every process of the node at once."""
         if self._pid:
