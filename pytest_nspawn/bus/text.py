@@ -28,9 +28,7 @@ def _escaped_path(path: str) -> str:
     words = "/".join(filter(None, path.split("/")))
     if not words:
         return "-"
-    escaped = re.sub(
-        rb"^\.|[^A-Za-z0-9:_./]", lambda found: b"\\x%02x" % ord(found[0]), words.encode()
-    )
+    escaped = re.sub(rb"^\.|[^A-Za-z0-9:_./]", lambda found: b"\\x%02x" % ord(found[0]), words.encode())
     return escaped.decode().replace("/", "-")
 
 
