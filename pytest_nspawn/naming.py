@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_nspawn.checks import identifier
 from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.frozen import FrozenMap
-from pytest_nspawn.model import Network, NetworkName, Topology
+
+if TYPE_CHECKING:
+    from pytest_nspawn.model import Network, NetworkName, Topology
 
 __all__ = ["Bridge", "Link", "Wiring", "host_name", "identifier", "plan_wiring"]
 
@@ -60,6 +62,12 @@ class Wiring:
     links: Mapping[str, tuple[Link, ...]]
     numbers: Mapping[str, int]
     host_names: Mapping[str, str]
+
+
+def identifier(name: str) -> str:
+    """A node's name as a fixture's: what no identifier has becomes `_`."""
+    text = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"_{text}" if text[:1].isdigit() else text
 
 
 def host_name(name: str) -> str:

@@ -4,8 +4,9 @@ It holds its control socket and what its commands need, has the capabilities of 
 nothing after it has entered: code and data there belong to the node. Every request is answered at once; commands run
 beside it, each with descriptors of its own, so that many callers can have commands under way.
 
-A command is run by a bash that was started ahead, has read the login environment, and waits for its script in a memfd:
-that takes a third of the time that starting one does. One that was started before a change of the profile is replaced.
+A command is run by a bash that was started ahead, in the login environment, and waits for its script in a memfd: that
+takes a third of the time that starting one does. The login environment is what /etc/profile exports; it is asked for
+again when the profile has changed, and a bash that was started before that is replaced.
 """
 
 from __future__ import annotations
@@ -32,12 +33,17 @@ if TYPE_CHECKING:
 
 _SHELLS = ("/run/current-system/sw/bin/bash", "/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash")
 _GO, _SCRIPT = 8, 9
-_PROFILE = "[ ! -e /etc/profile ] || . /etc/profile >&2"
+_PROFILE = "[ ! -e /etc/profile ] || . /etc/profile >&2; "
 _BASH = (
-    f'{_PROFILE}; IFS= read -r -u {_GO} _ || exit 0; IFS= read -r -d "" -u {_SCRIPT} __script; '
+    f'IFS= read -r -u {_GO} _ || exit 0; IFS= read -r -d "" -u {_SCRIPT} __script; '
     f'exec {_GO}<&- {_SCRIPT}<&-; set -euo pipefail; eval "unset __script; $__script"'
 )
-_PLAIN_SH = f"{_PROFILE}; read -r _ <&{_GO} || exit 0; exec {_GO}<&-; set -eu; . /dev/fd/{_SCRIPT}"
+# With builtins only: what is exported, each variable ended by NUL.
+_LOGIN = (
+    f'{_PROFILE} for __name in $(compgen -e); do printf "%s=%s\\0" "$__name" "${{!__name}}"; done'
+)
+_OF_THE_SHELL = ("", "_", "PWD", "OLDPWD", "SHLVL")
+_PLAIN_SH = f"read -r _ <&{_GO} || exit 0; exec {_GO}<&-; set -eu; . /dev/fd/{_SCRIPT}"
 _ENVIRONMENT = {
     "HOME": "/root",
     "USER": "root",
@@ -137,6 +143,7 @@ class Agent:
         self._control = control
         self._leader_status = leader_status
         self._limited = False
+        self._login: tuple[object, dict[str, str]] = (None, {})
         self._statuses: dict[int, int] = {}
         self._spare: _Prepared | None = None
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -318,6 +325,16 @@ class Agent:
         fd = linux.inotify([directory])
         return {"exists": os.path.exists(path)}, [fd]
 
+    def _login_environment(self, profile: object) -> dict[str, str]:
+        """What /etc/profile exports for root, as of its present state."""
+        if self._login[0] != profile:
+            bash = _bash()
+            exported = _output([bash, "-c", _LOGIN], _ENVIRONMENT) if bash else b""
+            pairs = (pair.partition("=") for pair in exported.decode("utf-8", "surrogateescape").split("\0"))
+            found = {name: value for name, _, value in pairs if name not in _OF_THE_SHELL}
+            self._login = (profile, found or _ENVIRONMENT)
+        return self._login[1]
+
     def _take_spare(self) -> _Prepared | None:
         spare, self._spare = self._spare, None
         if spare is not None and spare.profile != _profile():
@@ -336,8 +353,12 @@ class Agent:
     def _prepare(self, user: dict[str, Any] | None, stdin: int | None = None) -> _Prepared:
         """Start a shell that waits for its script. Pipes made outside the node could not be opened by name in it."""
         profile = _profile()
-        bash = next((path for path in _SHELLS if os.path.exists(path)), None)
-        argv = [bash, "-c", _BASH] if bash else ["/bin/sh", "-c", _PLAIN_SH]
+        bash = _bash()
+        script_text = _BASH if bash else _PLAIN_SH
+        if user is not None or not bash:
+            script_text = _PROFILE + script_text  # it may say something else to another user
+        argv = [bash or "/bin/sh", "-c", script_text]
+        environment = self._login_environment(profile) if user is None else _environment(user)
         stdout, stdout_end = os.pipe2(os.O_CLOEXEC)
         stderr, stderr_end = os.pipe2(os.O_CLOEXEC)
         go_end, go = os.pipe2(os.O_CLOEXEC)
@@ -356,7 +377,7 @@ class Agent:
             _SCRIPT: script_end,
         }
         try:
-            pid = self._start(argv, _environment(user), wanted, user)
+            pid = self._start(argv, environment, wanted, user)
         except OSError:
             wire.close_all([stdout, stderr, go, script])
             raise
@@ -414,6 +435,20 @@ class Agent:
             os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
         finally:
             os._exit(127)
+
+
+def _bash() -> str | None:
+    return next((path for path in _SHELLS if os.path.exists(path)), None)
+
+
+def _output(argv: list[str], environment: dict[str, str]) -> bytes:
+    """What a program prints; to be called only for what ends by itself at once."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    with open(read_end, "rb") as output:
+        actions = [(os.POSIX_SPAWN_DUP2, write_end, 1)]
+        os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigdef=[signal.SIGCHLD])
+        os.close(write_end)
+        return output.read()
 
 
 def _environment(user: dict[str, Any] | None) -> dict[str, str]:
