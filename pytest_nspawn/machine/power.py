@@ -1,0 +1,67 @@
+"""Power of a node: on, off, cut."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pytest_nspawn.errors import BootError, MachineError, SandboxError
+from pytest_nspawn.machine.context import Context, hidden, seconds_of
+from pytest_nspawn.timing import Deadline, Seconds
+
+__tracebackhide__ = hidden
+
+
+class Power:
+    """Starts and stops one node."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._container = context.container
+
+    def start(self) -> None:
+        """Boot, without waiting."""
+        self._container.start()
+
+    def shutdown(self) -> None:
+        """Shut down cleanly; nothing where it does not run."""
+        if not self._container.running:
+            return
+        # A systemd that has only just begun knows no signals yet; one that never gets ready is shut down all the same.
+        with contextlib.suppress(BootError):
+            self._container.wait_ready()
+        try:
+            with self._context.nested("shutting down"):
+                self._container.power_off()
+        except TimeoutError as error:
+            hint = "it did not shut down in time; crash() cuts its power"
+            raise MachineError(node=self._context.node, problem=f"{hint} ({error})") from error
+
+    def wait_stopped(self, timeout: Seconds | None) -> None:
+        """Wait until the node has shut down; nothing where it does not run."""
+        if not self._container.running:
+            return
+        what = "waiting for the node to power off"
+        limit = seconds_of(timeout)
+        deadline = Deadline(limit)
+        with self._context.waiting(what):
+            try:
+                self._container.wait_stopped(limit)
+            except TimeoutError as error:
+                raise self._context.expired(deadline, limit, what, str(error)) from None
+
+    def reboot(self) -> None:
+        """Reboot and wait until commands work again."""
+        with self._context.nested("rebooting"):
+            self._container.reboot()
+
+    def crash(self) -> None:
+        """Cut the power; nothing where it does not run."""
+        if self._container.running:
+            with self._context.nested("cutting the power"):
+                self._container.kill()
+
+    def release(self) -> None:
+        """Cut the power, for good."""
+        # A sandbox that is gone has taken its nodes along.
+        with contextlib.suppress(SandboxError):
+            self.crash()
