@@ -157,6 +157,8 @@ class Shell:
         """End the agent; what it started in the node runs on."""
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
+        with self._lock:  # whoever was asking has been woken
+            self._channel.close()
 
     def ask(self, op: str, **fields: Any) -> tuple[wire.Message, list[int]]:
         """One request to the agent. Raises the OSError that it met, NotRunningError where it is gone."""

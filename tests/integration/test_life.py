@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -58,6 +59,14 @@ class Victim:
         self.process.stdin.close()
         self.process.wait(20)
 
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
     def assert_gone(self) -> None:
         """Everything of the run is gone within what is promised."""
         wait_for(lambda: all(is_gone(pid) for name, pid in self.pids.items() if name != "sleeper"))
@@ -69,8 +78,7 @@ class Victim:
 def victim() -> Iterator[Victim]:
     victim = Victim()
     yield victim
-    victim.process.kill()
-    victim.process.wait()
+    victim.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -153,6 +161,7 @@ def test_a_fork_of_the_test_process_does_not_keep_the_sandbox() -> None:
         victim.assert_gone()
     finally:
         os.kill(victim.pids["sleeper"], signal.SIGKILL)
+        victim.close()
 
 
 def test_nodes_that_a_thread_started_outlive_it() -> None:

@@ -1,0 +1,46 @@
+"""Real nodes: what the machine has to have, and engines that the tests share or have for themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_nspawn import host
+from pytest_nspawn.cluster import Engine, EngineOptions
+from pytest_nspawn.errors import HostError
+
+from .leftovers import Leftovers, run_groups
+
+
+@pytest.fixture(scope="session")
+def can_boot() -> None:
+    """Skip where the machine cannot run nodes, saying what it lacks."""
+    try:
+        mode = host.resolve_mode("auto")
+    except HostError as error:
+        pytest.skip(str(error))
+    missing = [check for check in host.checks(mode) if check.required and not check.ok]
+    if missing:
+        pytest.skip("; ".join(f"{check.problem} (mend it with: {check.mend})" for check in missing))
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Path:
+    """A Debian root file system, which `./dev rootfs` makes."""
+    path = Path(os.environ.get("NSPAWN_TEST_ROOTFS", ""))
+    if not (path / "usr").is_dir() or path == Path():
+        pytest.skip("NSPAWN_TEST_ROOTFS names no root file system: make one with ./dev rootfs")
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine(can_boot: None) -> Iterator[Engine]:
+    """An engine for tests that leave it as they found it; at its end nothing is left."""
+    before = Leftovers.now()
+    with Engine(EngineOptions()) as engine:
+        yield engine
+    assert Leftovers.now() == before
+    assert run_groups(os.getpid()) == []
