@@ -27,8 +27,8 @@ Subnet = TypeVar("Subnet", ipaddress.IPv4Network, ipaddress.IPv6Network)
 RESERVED = ("request", "nodes", "nspawn")
 """Fixtures of pytest and of the plugin, which no node may be called after."""
 
-_UNITS = "service socket target timer path mount automount swap slice".split()
-_NETWORK_UNITS = "network netdev link".split()
+_UNITS = ("service", "socket", "target", "timer", "path", "mount", "automount", "swap", "slice")
+_NETWORK_UNITS = ("network", "netdev", "link")
 _UNITS_OF_SIZE = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _NAME_MAX, _PATH_MAX = 255, 4095
 
@@ -61,7 +61,9 @@ def size(what: str, *, optional: bool = False) -> Callable[[Any], str | None]:
 def mapping(what: str, given: Mapping[K, V]) -> Mapping[K, V]:
     """A mapping, told from what a user may have meant by something else."""
     if not isinstance(given, Mapping):
-        raise ConfigError(problem=f"{what} is no mapping", value=type(given).__name__, hint="give a dictionary")
+        raise ConfigError(
+            problem=f"{what} is no mapping", value=type(given).__name__, hint="give a dictionary"
+        )
     return given
 
 
@@ -79,7 +81,13 @@ def by_path(what: str, given: Any) -> dict[str, Any]:
 def _node_path(what: str, key: object) -> str:
     path = os.fspath(key) if isinstance(key, str | os.PathLike) else ""
     parts = path.split("/") if isinstance(path, str) else []
-    if not parts or parts[0] or "\0" in path or ".." in parts or not any(part not in ("", ".") for part in parts):
+    if (
+        not parts
+        or parts[0]
+        or "\0" in path
+        or ".." in parts
+        or not any(part not in ("", ".") for part in parts)
+    ):
         hint = "give an absolute path without '..', like /etc/motd"
         raise ConfigError(problem=f"{what}: no path in a node", value=key, hint=hint)
     if len(path.encode(errors="replace")) > _PATH_MAX or _too_long(*parts):
@@ -125,7 +133,9 @@ def _bytes(what: str, content: str | bytes) -> bytes:
 def _texts(what: str, given: Any, suffixes: Sequence[str]) -> FrozenMap[str, str]:
     for name, text in mapping(what, given).items():
         known = ", ".join(f".{suffix}" for suffix in suffixes)
-        well_formed = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9:_.\\@-]+", name) and not _too_long(name)
+        well_formed = (
+            isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9:_.\\@-]+", name) and not _too_long(name)
+        )
         stem, _, suffix = name.rpartition(".") if isinstance(name, str) else ("", "", "")
         if not well_formed or not stem or suffix not in suffixes:
             hint = f"a name ends in one of {known}; drop-ins go into files"
@@ -220,14 +230,18 @@ def cpus(given: Any) -> float | None:
     if given is not None and (
         isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf
     ):
-        raise ConfigError(problem="cpus: no number above zero", value=given, hint="give a number like 1 or 0.5")
+        raise ConfigError(
+            problem="cpus: no number above zero", value=given, hint="give a number like 1 or 0.5"
+        )
     return given
 
 
 def tasks(given: Any) -> int | None:
     """How many processes and threads a node may have."""
     if given is not None and (not _is_int(given) or given <= 0):
-        raise ConfigError(problem="tasks: no whole number above zero", value=given, hint="give a number like 400")
+        raise ConfigError(
+            problem="tasks: no whole number above zero", value=given, hint="give a number like 400"
+        )
     return given if given is None else int(given)
 
 
@@ -243,7 +257,9 @@ def nspawn_options(given: Any) -> tuple[str, ...]:
     if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
         # Not its value: an option may hold a credential.
         problem = "nspawn_options is no list of texts"
-        raise ConfigError(problem=problem, value=type(given).__name__, hint='give a list like ["--no-new-privileges=yes"]')
+        raise ConfigError(
+            problem=problem, value=type(given).__name__, hint='give a list like ["--no-new-privileges=yes"]'
+        )
     return tuple(given)
 
 

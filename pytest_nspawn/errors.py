@@ -83,6 +83,7 @@ def _portable(value: object) -> object:
     return value
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NspawnError(_Fields, Exception):
     """The root of all errors of pytest-nspawn but failed assertions."""
 

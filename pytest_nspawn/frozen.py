@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 K = TypeVar("K", bound=int | str)
-V = TypeVar("V", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
 
 
-class FrozenMap(Mapping[K, V]):
+class FrozenMap(Mapping[K, V_co]):
     """An immutable mapping, numbers before names and each sorted; its repr has the keys only."""
 
     __slots__ = ("_entries",)
 
-    def __init__(self, entries: Mapping[K, V] | None = None) -> None:
+    def __init__(self, entries: Mapping[K, V_co] | None = None) -> None:
         given = dict(entries or {})
-        self._entries: dict[K, V] = {key: given[key] for key in sorted(given, key=sort_key)}
+        self._entries: dict[K, V_co] = {key: given[key] for key in sorted(given, key=sort_key)}
 
-    def __getitem__(self, key: K) -> V:
+    def __getitem__(self, key: K) -> V_co:
         return self._entries[key]
 
     def __iter__(self) -> Iterator[K]:

@@ -63,7 +63,9 @@ class CommandResult:
     def __repr__(self) -> str:
         line = self.command_line
         short = line if len(line) <= 80 else f"{line[:77]}..."
-        return f"CommandResult({self.node}: {short!r}, exit_code={self.exit_code}, duration={self.duration:.3f})"
+        return (
+            f"CommandResult({self.node}: {short!r}, exit_code={self.exit_code}, duration={self.duration:.3f})"
+        )
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -74,7 +76,7 @@ class Bind:
     read_only: bool
     idmap: bool
 
-    def __init__(self, source: StrPath, read_only: bool = False, idmap: bool = False) -> None:  # noqa: FBT001, FBT002 (API)
+    def __init__(self, source: StrPath, read_only: bool = False, idmap: bool = False) -> None:
         _assign(self, source=Path(source).absolute(), read_only=read_only, idmap=idmap)
 
 
@@ -193,7 +195,9 @@ class Network:
         _assign_checked(self, fields)
 
     def __repr__(self) -> str:
-        parts = [f"{name}={str(value)!r}" for name in ("subnet4", "subnet6") if (value := getattr(self, name))]
+        parts = [
+            f"{name}={str(value)!r}" for name in ("subnet4", "subnet6") if (value := getattr(self, name))
+        ]
         parts += ["host=False"] if not self.host else []
         parts += [f"mtu={self.mtu}"] if self.mtu is not None else []
         return f"Network({', '.join(parts)})"

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,6 +24,8 @@ __all__ = ["Bridge", "Link", "Wiring", "host_name", "identifier", "plan_wiring"]
 
 Interface4: TypeAlias = ipaddress.IPv4Interface
 Interface6: TypeAlias = ipaddress.IPv6Interface
+Subnet: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Subnets: TypeAlias = tuple[int, ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 _HOST_NUMBER4, _HOST_NUMBER6 = 254, 0xFE
 _LAST_VLAN = 255
@@ -66,8 +68,7 @@ class Wiring:
 
 def identifier(name: str) -> str:
     """A node's name as a fixture's: what no identifier has becomes `_`."""
-    text = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"_{text}" if text[:1].isdigit() else text
+    return re.sub(r"^[^A-Za-z_]|[^A-Za-z0-9_]", "_", name)
 
 
 def host_name(name: str) -> str:
@@ -78,127 +79,111 @@ def host_name(name: str) -> str:
 def plan_wiring(topology: Topology) -> Wiring:
     """Number and address everything. Raises ConfigError for subnets that overlap or are too small."""
     numbers = {name: index for index, name in enumerate(sorted(topology.nodes), 1)}
-    vlans = _vlans(topology)
-    subnets = {name: _subnets(network, vlans[name]) for name, network in topology.all_networks.items()}
-    _check_overlaps(subnets)
-    members = {name: [node for node in numbers if name in topology.networks_of(node)] for name in vlans}
-    for name, (subnet4, subnet6) in subnets.items():
-        _check_room(name, topology.all_networks[name], subnet4, members[name], numbers)
-        _check_room(name, topology.all_networks[name], subnet6, members[name], numbers)
-    bridges = tuple(
-        _bridge(name, network, vlans[name], *subnets[name]) for name, network in topology.all_networks.items()
-    )
+    networks = topology.all_networks
+    subnets = _subnets(networks)
+    bridges: dict[NetworkName, Bridge] = {}
+    for name, network in networks.items():
+        members = {node: numbers[node] for node in numbers if name in topology.networks_of(node)}
+        vlan, subnet4, subnet6 = subnets[name]
+        host4 = _host_address(subnet4, _HOST_NUMBER4, taken=network.host, name=name, members=members)
+        host6 = _host_address(subnet6, _HOST_NUMBER6, taken=network.host, name=name, members=members)
+        bridges[name] = Bridge(
+            network=name,
+            vlan=vlan,
+            ifname=f"br{vlan}",
+            address4=ipaddress.IPv4Interface(host4) if host4 else None,
+            address6=ipaddress.IPv6Interface(host6) if host6 else None,
+            mtu=network.mtu,
+        )
     links = {
         node: tuple(
-            _link(node, network, index, numbers[node], vlans[network], *subnets[network])
+            _link(node, network, f"eth{index}", number, subnets[network])
             for index, network in enumerate(topology.networks_of(node), 1)
         )
-        for node in numbers
+        for node, number in numbers.items()
     }
     return Wiring(
-        bridges=bridges,
+        bridges=tuple(bridges.values()),
         links=FrozenMap(links),
         numbers=FrozenMap(numbers),
         host_names=FrozenMap({name: host_name(name) for name in numbers}),
     )
 
 
-def _vlans(topology: Topology) -> dict[NetworkName, int]:
-    names = list(topology.all_networks)
-    taken = {name for name in names if isinstance(name, int)}
-    free: Iterator[int] = (number for number in itertools.count(1) if number not in taken)
-    found = {name: name if isinstance(name, int) else next(free) for name in names}
-    if any(number > _LAST_VLAN for number in found.values()):
-        hint = f"a topology has at most {_LAST_VLAN} networks"
-        raise ConfigError(problem="too many networks", value=len(names), hint=hint)
+def _subnets(networks: Mapping[NetworkName, Network]) -> dict[NetworkName, Subnets]:
+    """A VLAN number and two subnets a network. One with a name gets the first number whose subnets are free."""
+    found: dict[NetworkName, Subnets] = {}
+    custom: list[Subnet] = [
+        subnet
+        for network in networks.values()
+        for subnet in (network.subnet4, network.subnet6)
+        if subnet is not None
+    ]
+    free = [number for number in range(1, _LAST_VLAN + 1) if number not in networks]
+    for name, network in networks.items():
+        candidates = [name] if isinstance(name, int) else free
+        for vlan in candidates:
+            subnet4 = network.subnet4 or ipaddress.IPv4Network(f"192.168.{vlan}.0/24")
+            subnet6 = network.subnet6 or ipaddress.IPv6Network(f"2001:db8:{vlan}::/64")
+            fresh = [
+                subnet for subnet in (subnet4, subnet6) if subnet not in (network.subnet4, network.subnet6)
+            ]
+            if isinstance(name, int) or not any(_overlap(one, other) for one in fresh for other in custom):
+                break
+        else:
+            hint = f"a topology has at most {_LAST_VLAN} networks"
+            raise ConfigError(problem=f"no free number for network {name!r}", value=len(networks), hint=hint)
+        if vlan in free:
+            free.remove(vlan)
+        found[name] = (vlan, subnet4, subnet6)
+    for (one, mine), (other, theirs) in itertools.combinations(found.items(), 2):
+        for first, second in zip(mine[1:], theirs[1:], strict=True):
+            if _overlap(first, second):
+                problem = f"networks {one!r} and {other!r} overlap"
+                hint = "give one of them another subnet, as in Network(subnet4=..., subnet6=...)"
+                raise ConfigError(problem=problem, value=f"{first} and {second}", hint=hint)
     return found
 
 
-def _subnets(network: Network, vlan: int) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
-    return (
-        network.subnet4 or ipaddress.IPv4Network(f"192.168.{vlan}.0/24"),
-        network.subnet6 or ipaddress.IPv6Network(f"2001:db8:{vlan}::/64"),
-    )
+def _overlap(one: Subnet, other: Subnet) -> bool:
+    return one.version == other.version and one[0] <= other[-1] and other[0] <= one[-1]  # type: ignore[operator]
 
 
-def _check_overlaps(
-    subnets: Mapping[NetworkName, tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]],
-) -> None:
-    for (one, mine), (other, theirs) in itertools.combinations(subnets.items(), 2):
-        if mine[0].overlaps(theirs[0]) or mine[1].overlaps(theirs[1]):
-            pair = next(pair for pair in zip(mine, theirs, strict=True) if pair[0].overlaps(pair[1]))  # type: ignore[arg-type]
-            problem = f"networks {one!r} and {other!r} overlap"
-            raise ConfigError(problem=problem, value=f"{pair[0]} and {pair[1]}", hint="give one another subnet")
+def _host_address(
+    subnet: Subnet, usual: int, *, taken: bool, name: NetworkName, members: Mapping[str, int]
+) -> str | None:
+    """The host side's address, `taken` or not; raises ConfigError where it leaves a node without one.
+
+    That is the usual one, or the subnet's last: where it does not fit, or a node has it. IPv4's very last is the
+    broadcast address.
+    """
+    last = subnet.num_addresses - (2 if subnet.version == 4 else 1)
+    offsets = {node: _offset(subnet, number) for node, number in members.items()}
+    host = last if usual > last or usual in offsets.values() else usual
+    for node, offset in offsets.items():
+        if offset > last or (taken and offset == host):
+            problem = f"network {name!r} has no free address for this node, number {members[node]}"
+            hint = f"{len(members)} nodes want addresses there: give the network a larger subnet"
+            raise ConfigError(problem=problem, node=node, value=str(subnet), hint=hint)
+    return f"{subnet[host]}/{subnet.prefixlen}" if taken else None
 
 
-def _check_room(
-    name: NetworkName,
-    network: Network,
-    subnet: ipaddress.IPv4Network | ipaddress.IPv6Network,
-    members: list[str],
-    numbers: Mapping[str, int],
-) -> None:
-    last = _last_number(subnet)
-    taken = _host_number(subnet) if network.host else None
-    for node in members:
-        if numbers[node] > last or numbers[node] == taken:
-            free = f"{subnet} has no address for node number {numbers[node]}"
-            problem = f"network {name!r} has no free address"
-            raise ConfigError(problem=problem, node=node, value=free, hint="give the network a larger subnet")
+def _offset(subnet: Subnet, number: int) -> int:
+    """Where a node is in a subnet. For IPv6 the NixOS driver writes the number out: node 10 is ::10, which is 16."""
+    return number if subnet.version == 4 else int(str(number), 16)
 
 
-def _last_number(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> int:
-    """The last usable number: the last IPv4 address is the broadcast's."""
-    return subnet.num_addresses - (2 if subnet.version == 4 else 1)
-
-
-def _host_number(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> int:
-    return min(_HOST_NUMBER4 if subnet.version == 4 else _HOST_NUMBER6, _last_number(subnet))
-
-
-def _bridge(
-    name: NetworkName,
-    network: Network,
-    vlan: int,
-    subnet4: ipaddress.IPv4Network,
-    subnet6: ipaddress.IPv6Network,
-) -> Bridge:
-    return Bridge(
-        network=name,
-        vlan=vlan,
-        ifname=f"br{vlan}",
-        address4=_interface4(subnet4, _host_number(subnet4)) if network.host else None,
-        address6=_interface6(subnet6, _host_number(subnet6)) if network.host else None,
-        mtu=network.mtu,
-    )
-
-
-def _link(
-    node: str,
-    network: NetworkName,
-    index: int,
-    number: int,
-    vlan: int,
-    subnet4: ipaddress.IPv4Network,
-    subnet6: ipaddress.IPv6Network,
-) -> Link:
-    # 02: locally administered (IEEE 802); the rest tells node, network and name apart.
+def _link(node: str, network: NetworkName, ifname: str, number: int, subnets: Subnets) -> Link:
+    vlan, subnet4, subnet6 = subnets
+    # 02: locally administered (IEEE 802); the rest tells topologies, networks and nodes apart.
     digest = hashlib.sha256(f"{node}/{network}".encode()).digest()
     return Link(
         node=node,
         network=network,
-        ifname=f"eth{index}",
+        ifname=ifname,
         # Numbers, not names: 15 bytes hold any of them (IFNAMSIZ).
         host_ifname=f"n{number}v{vlan}",
         mac=":".join(f"{byte:02x}" for byte in (0x02, *digest[:2], vlan, number >> 8 & 0xFF, number & 0xFF)),
-        address4=_interface4(subnet4, number),
-        address6=_interface6(subnet6, number),
+        address4=Interface4((subnet4[_offset(subnet4, number)], subnet4.prefixlen)),
+        address6=Interface6((subnet6[_offset(subnet6, number)], subnet6.prefixlen)),
     )
-
-
-def _interface4(subnet: ipaddress.IPv4Network, number: int) -> Interface4:
-    return Interface4((subnet.network_address + number, subnet.prefixlen))
-
-
-def _interface6(subnet: ipaddress.IPv6Network, number: int) -> Interface6:
-    return Interface6((subnet.network_address + number, subnet.prefixlen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +22,16 @@ def seconds(value: Seconds) -> float:
     """A duration in seconds. Raises ConfigError for what is none."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ConfigError(problem="not a duration", value=value, hint="give seconds or a timedelta")
     return float(value)
 
 
 def set_factor(factor: float) -> None:
-    """Scale every default time-out of this process (--nspawn-timeout-factor)."""
+    """Scale every default time-out of this process (--nspawn-timeout-factor). Raises ConfigError."""
     global _factor  # noqa: PLW0603 (one setting for the whole run)
+    if not 0 < seconds(factor) < math.inf:
+        raise ConfigError(problem="no factor for time-outs", value=factor, hint="give a number above zero")
     _factor = factor
 
 
@@ -50,7 +53,6 @@ class Deadline:
         """Seconds since it was set."""
         return self._clock() - self._begin
 
-    @property
     def remaining(self) -> float | None:
         """Seconds that are left, never below zero; None: no limit."""
         return None if self.limit is None else max(0.0, self.limit - self.elapsed)
@@ -58,7 +60,7 @@ class Deadline:
     @property
     def expired(self) -> bool:
         """Whether it has come."""
-        return self.remaining == 0.0
+        return self.remaining() == 0.0
 
 
 def retry(
@@ -85,6 +87,6 @@ def retry(
             return result
         if last:
             raise TimeoutExceeded(what=what, elapsed=deadline.elapsed, limit=deadline.limit or 0.0) from None
-        left = deadline.remaining
+        left = deadline.remaining()
         rest(pause if left is None else min(pause, left))
         pause = min(pause * 1.5, longest)
