@@ -20,8 +20,6 @@ from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.frozen import FrozenMap
 from pytest_nspawn.naming import host_name, identifier
 
-K = TypeVar("K")
-V = TypeVar("V")
 Subnet = TypeVar("Subnet", ipaddress.IPv4Network, ipaddress.IPv6Network)
 
 RESERVED = ("request", "nodes", "nspawn")
@@ -33,7 +31,7 @@ _UNITS_OF_SIZE = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _NAME_MAX, _PATH_MAX = 255, 4095
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: object) -> int:
     """Bytes of a size like "512M"; K, M, G and T are powers of 1024. Raises ConfigError."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT])", text) if isinstance(text, str) else None
     size = int(Decimal(match[1]) * _UNITS_OF_SIZE[match[2]]) if match else 0
@@ -58,7 +56,7 @@ def size(what: str, *, optional: bool = False) -> Callable[[Any], str | None]:
     return check
 
 
-def mapping(what: str, given: Mapping[K, V]) -> Mapping[K, V]:
+def mapping(what: str, given: Any) -> Mapping[Any, Any]:
     """A mapping, told from what a user may have meant by something else."""
     if not isinstance(given, Mapping):
         raise ConfigError(
@@ -265,26 +263,27 @@ def nspawn_options(given: Any) -> tuple[str, ...]:
 
 def subnet4(given: Any) -> ipaddress.IPv4Network | None:
     """A subnet of IPv4 with room for a node."""
-    return None if given is None else _subnet(ipaddress.IPv4Network, given, 30, "10.1.0.0/24")
+    return None if given is None else _subnet("subnet4", ipaddress.IPv4Network, given, 30, "10.1.0.0/24")
 
 
 def subnet6(given: Any) -> ipaddress.IPv6Network | None:
     """A subnet of IPv6 with room for a node."""
-    return None if given is None else _subnet(ipaddress.IPv6Network, given, 126, "fd00:1::/64")
+    return None if given is None else _subnet("subnet6", ipaddress.IPv6Network, given, 126, "fd00:1::/64")
 
 
-def _subnet(kind: type[Subnet], given: Any, longest: int, example: str) -> Subnet:
-    what, value = f"subnet{4 if kind is ipaddress.IPv4Network else 6}", str(given)
+def _subnet(what: str, kind: type[Subnet], given: Any, longest: int, example: str) -> Subnet:
+    value = str(given)
+    hint = f'give a subnet like "{example}"'
+    if not isinstance(given, str | kind):
+        raise ConfigError(problem=f"{what}: no subnet", value=given, hint=hint)
     try:
-        subnet = kind(given if isinstance(given, kind) else given + "")
-    except (ValueError, TypeError) as error:
-        hint = f'give a subnet like "{example}"'
+        subnet = kind(given)
+    except ValueError as error:
         raise ConfigError(problem=f"{what}: no subnet ({error})", value=value, hint=hint) from None
     if subnet.prefixlen > longest:
-        hint = f"give a prefix of at most /{longest}"
-        raise ConfigError(problem=f"{what}: a network without free addresses", value=value, hint=hint)
+        room = f"give a subnet with room for nodes, of at most /{longest}"
+        raise ConfigError(problem=f"{what}: a network without free addresses", value=value, hint=room)
     if subnet.is_multicast or subnet.is_loopback or subnet.is_link_local or subnet.is_unspecified:
-        hint = f'give a subnet like "{example}"'
         raise ConfigError(problem=f"{what}: nodes can have no such addresses", value=value, hint=hint)
     return subnet
 
@@ -310,7 +309,7 @@ def variant_name(given: Any) -> str | None:
     return given
 
 
-def names_of_nodes(given: Mapping[str, object]) -> None:
+def names_of_nodes(given: Mapping[Any, object]) -> None:
     """Refuse names that no host may have, that are reserved, or that are the same as an identifier or host name."""
     seen: dict[tuple[str, str], str] = {}
     for name in given:

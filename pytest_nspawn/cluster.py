@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_nspawn import cgroups, host, naming, networkd
 from pytest_nspawn.container import Container
-from pytest_nspawn.errors import ConfigError, HostError, NspawnError
+from pytest_nspawn.diagnostics import diagnose
+from pytest_nspawn.errors import BootError, ConfigError, HostError, NspawnError
 from pytest_nspawn.images import Image, ImageFactory, Images
 from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
 from pytest_nspawn.machine import Machine, MachineOptions
@@ -44,7 +45,7 @@ class EngineOptions:
     full_boot: bool = False
     directories: Sequence[Path] = ()
     kinds: Mapping[str, ImageFactory] = field(default_factory=dict)
-    node_args: Callable[[Node, list[str]], None] | None = None
+    node_args: Callable[[Node, list[str], str], None] | None = None
     on_boot: Callable[[Literal["started", "ready", "failed", "stopped"], Machine], None] | None = None
     on_command: Callable[[Machine, CommandResult], None] | None = None
     state_dir: Path | None = None
@@ -56,9 +57,6 @@ class Engine:
 
     def __init__(self, options: EngineOptions | None = None) -> None:
         self.options = options or EngineOptions()
-        self._images = Images(
-            default=self.options.image, directories=self.options.directories, kinds=self.options.kinds
-        )
         self._sandbox: Sandbox | None = None
         self._open: list[Cluster] = []
 
@@ -75,14 +73,18 @@ class Engine:
             self._sandbox = Sandbox(host.resolve_mode(self.options.sandbox))
         return self._sandbox
 
-    def check(self, topology: Topology) -> None:
-        """Raise the ConfigError or HostError that can be known before anything boots."""
+    def check(self, topology: Topology, *, directories: Sequence[Path] = ()) -> None:
+        """Raise the ConfigError or HostError that can be known before anything boots.
+
+        Relative paths are looked up in `directories`, then in those of the options.
+        """
+        images = self.images(directories)
         naming.plan_wiring(topology)
         mode = host.resolve_mode(self.options.sandbox)
         home = cgroups.cgroup_home()
         limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
         for name, node in topology.nodes.items():
-            self._images.of(name, node)
+            images.of(name, node)
             for path, bind in node.binds.items():
                 if not bind.source.exists():
                     problem = f"binds: there is nothing to bind to {path}"
@@ -103,10 +105,15 @@ class Engine:
                         mend="python -m pytest_nspawn doctor",
                     )
 
-    def boot(self, topology: Topology, *, start: bool = True) -> Cluster:
-        """Begin to boot all nodes and return at once. Raises ConfigError, HostError, SandboxError."""
-        self.check(topology)
-        cluster = Cluster(self, topology)
+    def boot(
+        self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True
+    ) -> Cluster:
+        """Begin to boot all nodes and return at once; with `start=False`, begin nothing.
+
+        Raises ConfigError, HostError, SandboxError.
+        """
+        self.check(topology, directories=directories)
+        cluster = Cluster(self, topology, self.images(directories))
         self._open.append(cluster)
         if start:
             cluster.start_all()
@@ -126,9 +133,10 @@ class Engine:
         if cluster in self._open:
             self._open.remove(cluster)
 
-    def image_of(self, name: str, node: Node) -> Image:
-        """What a node boots. Raises ConfigError, HostError."""
-        return self._images.of(name, node)
+    def images(self, directories: Sequence[Path]) -> Images:
+        """Where images are looked up."""
+        options = self.options
+        return Images(default=options.image, directories=[*directories, *options.directories], kinds=options.kinds)
 
     def owner_for(self, name: str, node: Node, image: Image) -> int:
         """The first id of a node's user namespace, or 0 for none."""
@@ -154,8 +162,9 @@ class Engine:
 class Cluster(Mapping[str, Machine]):
     """The nodes of a topology by name; closing it leaves nothing of them."""
 
-    def __init__(self, engine: Engine, topology: Topology) -> None:
+    def __init__(self, engine: Engine, topology: Topology, images: Images) -> None:
         self.topology = topology
+        self._images = images
         self._engine = engine
         self._stack = contextlib.ExitStack()
         with self._stack:
@@ -194,7 +203,7 @@ class Cluster(Mapping[str, Machine]):
                 options.on_boot(event, machines[container.name])
 
         for name, node in topology.nodes.items():
-            image = engine.image_of(name, node)
+            image = self._images.of(name, node)
             container = Container(
                 sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed
             )
@@ -264,14 +273,20 @@ class Cluster(Mapping[str, Machine]):
             if container.started_at is not None:
                 container.wait_stopped()
 
-    def failures(self) -> list[NspawnError]:
-        """What went wrong with boots and networks and no command has met yet."""
-        found: list[NspawnError] = []
-        if self._networks.done() and not self._networks.cancelled():
-            error = self._networks.exception()
-            if isinstance(error, NspawnError):
-                found.append(error)
-        return found + [error for each in self._containers.values() if (error := each.failure()) is not None]
+    def boot_failures(self) -> list[BootError]:
+        """Boot failures that no command has raised."""
+        found = [error for each in self._containers.values() if (error := each.failure()) is not None]
+        if self._networks.done() and isinstance(problem := self._networks.exception(), NspawnError):
+            found += [BootError(node=name, problem=str(problem)) for name in list(self)[:1]]
+        return found
+
+    def diagnostics(self, name: str) -> Mapping[str, str]:
+        """What a failed test's report tells of a node: section title to text."""
+        return diagnose(self._containers[name], self._machines[name].history)
+
+    def keep(self, name: str, directory: Path) -> None:
+        """Copy a node's root, journal and console log, running or not. Raises SandboxError, OSError."""
+        self._containers[name].keep(directory)
 
     def close(self) -> None:
         """Kill every node and remove its networks, files and control groups. Idempotent."""

@@ -69,6 +69,7 @@ class Container:
         self._running = False
         self._ready = self._was_ready = self._ending = False
         self._problem: str | None = None
+        self._told = False
         self._exit_status: int | None = None
 
     def __repr__(self) -> str:
@@ -204,6 +205,11 @@ class Container:
                 return self._shell
         return self._another_agent()
 
+    def agent(self) -> Shell | None:
+        """The same without waiting, ready or not: for whoever asks why it is not. None where nothing runs."""
+        with self._condition:
+            return self._shell
+
     def _another_agent(self) -> Shell:
         """Something in the node killed the agent; the node itself may be well."""
         try:
@@ -223,9 +229,9 @@ class Container:
             return self._bus
 
     def failure(self) -> BootError | None:
-        """Why the last boot failed, if it did."""
+        """Why the last boot failed, where no command has raised it."""
         with self._condition:
-            return self._boot_error(self._problem) if self._problem is not None else None
+            return self._boot_error(self._problem) if self._problem and not self._told else None
 
     def keep(self, directory: Path) -> None:
         """Copy what the node wrote to its root, and its console's log, to a directory. Raises SandboxError, OSError."""
@@ -259,6 +265,7 @@ class Container:
         self._running = True
         self._ready = self._was_ready = self._ending = False
         self._problem = self._exit_status = None
+        self._told = False
         self.started_at = time.monotonic()
         self.boots += 1
         self.status = ""
@@ -341,6 +348,7 @@ class Container:
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
+            self._told = True
             raise self._boot_error(self._problem)
 
     def _boot_error(self, problem: str) -> BootError:

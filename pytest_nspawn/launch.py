@@ -96,7 +96,7 @@ def plan_launch(
     home: str,
     owner: int,
     full_boot: bool = False,
-    adjust: Callable[[Node, list[str]], None] | None = None,
+    adjust: Callable[[Node, list[str], str], None] | None = None,
 ) -> Launch:
     """Plan a node's boot; `owner` is the first id of its user namespace, 0 for none. Raises ConfigError."""
     blob = _Blob()
@@ -130,9 +130,10 @@ def plan_launch(
             for index, bind in enumerate(node.binds.values())
         ),
     ]
-    argv = _arguments(node, image, surroundings, place, full_boot=full_boot)
+    extra = list(node.nspawn_options)
     if adjust is not None:
-        adjust(node, argv)
+        adjust(node, extra, name)
+    argv = _arguments(node, image, surroundings, place, extra, full_boot=full_boot)
     return Launch(
         name=name,
         operations=operations,
@@ -178,7 +179,13 @@ class _Blob(bytearray):
 
 
 def _arguments(
-    node: Node, image: Image, surroundings: Surroundings, place: Place, *, full_boot: bool
+    node: Node,
+    image: Image,
+    surroundings: Surroundings,
+    place: Place,
+    extra: Sequence[str],
+    *,
+    full_boot: bool,
 ) -> list[str]:
     environment = [f"--setenv={key}={value}" for key, value in image.environment.items()]
     argv = [
@@ -206,7 +213,7 @@ def _arguments(
         target = path.replace("\\", "\\\\").replace(":", "\\:")
         argv.append(f"{option}={place.home}/binds/{index}:{target}")
     argv += [f"--load-credential={key}:{place.home}/credentials/{key}" for key in node.credentials]
-    argv += node.nspawn_options
+    argv += extra
     argv += image.payload
     if image.kernel_arguments and not full_boot:
         argv += [f"systemd.mask={unit}" for unit in LEFT_OUT]

@@ -227,14 +227,14 @@ class Topology:
             if node.fault is not None:
                 raise replace(node.fault, node=key) from None
         declared: dict[NetworkName, Network] = {}
-        for given, value in checks.mapping("networks", networks).items():
-            key = checks.network_name(given)
-            if key in declared:
+        for given, wanted in checks.mapping("networks", networks).items():
+            name_or_number = checks.network_name(given)
+            if name_or_number in declared:
                 raise ConfigError(problem="a network is declared twice", value=given, hint="declare it once")
-            declared[key] = network = as_network(value)
+            declared[name_or_number] = network = as_network(wanted)
             if network.fault is not None:
                 fault = network.fault
-                raise replace(fault, problem=f"network {key!r}: {fault.problem}") from None
+                raise replace(fault, problem=f"network {name_or_number!r}: {fault.problem}") from None
         _assign(self, nodes=FrozenMap(values), networks=FrozenMap(declared), name=checks.variant_name(name))
 
     def networks_of(self, node: str) -> tuple[NetworkName, ...]:

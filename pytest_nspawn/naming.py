@@ -137,7 +137,7 @@ def _subnets(networks: Mapping[NetworkName, Network]) -> dict[NetworkName, Subne
             free.remove(vlan)
         found[name] = (vlan, subnet4, subnet6)
     for (one, mine), (other, theirs) in itertools.combinations(found.items(), 2):
-        for first, second in zip(mine[1:], theirs[1:], strict=True):
+        for first, second in ((mine[1], theirs[1]), (mine[2], theirs[2])):
             if _overlap(first, second):
                 problem = f"networks {one!r} and {other!r} overlap"
                 hint = "give one of them another subnet, as in Network(subnet4=..., subnet6=...)"

@@ -22,9 +22,10 @@ def seconds(value: Seconds) -> float:
     """A duration in seconds. Raises ConfigError for what is none."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    given: object = value
+    if isinstance(given, bool) or not isinstance(given, int | float) or math.isnan(given):
         raise ConfigError(problem="not a duration", value=value, hint="give seconds or a timedelta")
-    return float(value)
+    return float(given)
 
 
 def set_factor(factor: float) -> None:

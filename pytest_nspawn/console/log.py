@@ -97,6 +97,8 @@ class _File:
         self.fd, path = tempfile.mkstemp(prefix="pytest-nspawn-console-")
         os.unlink(path)
         self.close = weakref.finalize(self, os.close, self.fd)
+        # A thread that drains a console may still append while the interpreter ends.
+        self.close.atexit = False
 
     def write(self, data: bytes, position: int) -> None:
         view = memoryview(data)

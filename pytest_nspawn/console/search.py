@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from pytest_nspawn.console.log import Log
     from pytest_nspawn.timing import Deadline
 
+    _SpawnBase = SpawnBase[str]
+else:
+    _SpawnBase = SpawnBase  # generic in its stubs only
+
 # pexpect searches a window of what it last read. Pieces of half a window let nothing fall between two windows, and a
 # match be as long as a piece; without a window its search is quadratic.
 _PIECE = 1 << 14
 _WINDOW = 2 * _PIECE
 
 
-class Search(SpawnBase[str]):
+class Search(_SpawnBase):
     """What was printed and not yet consumed; one thread at a time."""
 
     _before: io.StringIO  # pexpect's own, untyped there
