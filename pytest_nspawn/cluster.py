@@ -284,6 +284,10 @@ class Cluster(Mapping[str, Machine]):
         """What a failed test's report tells of a node: section title to text."""
         return diagnose(self._containers[name], self._machines[name].history)
 
+    def status(self, name: str) -> str:
+        """What systemd-nspawn last said of a node's boot; empty where it said nothing yet."""
+        return self._containers[name].status
+
     def keep(self, name: str, directory: Path) -> None:
         """Copy a node's root, journal and console log, running or not. Raises SandboxError, OSError."""
         self._containers[name].keep(directory)
