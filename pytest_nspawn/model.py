@@ -218,7 +218,8 @@ class Topology:
     def __init__(
         self,
         nodes: Mapping[str, NodeLike] = FrozenMap[str, Node](),
-        networks: Mapping[NetworkName, NetworkLike] | Mapping[str, NetworkLike] = FrozenMap[str, Network](),
+        # Any: a mapping is invariant in its keys, and {1: ...} and {"front": ...} are both good.
+        networks: Mapping[Any, NetworkLike] = FrozenMap[NetworkName, Network](),
         name: str | None = None,
     ) -> None:
         checks.names_of_nodes(checks.mapping("nodes", nodes))
