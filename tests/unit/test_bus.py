@@ -533,6 +533,7 @@ def test_a_wait_survives_a_systemd_that_executes_itself_anew(bus: Bus, systemd: 
 
 
 def test_a_call_is_made_anew_where_the_connection_was_dropped(bus: Bus, systemd: FakeSystemd) -> None:
+    systemd.units["a.service"] = FakeUnit()
     bus.unit_state("a")
     systemd.before["ListUnitsByNames"] = systemd.drop
     assert bus.unit_state("a").active_state == "inactive"
@@ -563,6 +564,7 @@ def test_a_systemd_that_does_not_come_back_is_given_up(
 
 
 def test_a_node_that_speaks_no_dbus_harms_nobody(bus: Bus, systemd: FakeSystemd) -> None:
+    systemd.units["a.service"] = FakeUnit()
     bus.unit_state("a")
     for garbage in (b"\xff" * 64, b"l\x02\0\1" + b"\xff" * 60):
         systemd.send(garbage)
@@ -612,11 +614,9 @@ def test_a_job_that_takes_too_long_is_a_time_out(bus: Bus, systemd: FakeSystemd)
 
 def test_a_job_survives_a_systemd_that_executes_itself_anew(bus: Bus, systemd: FakeSystemd) -> None:
     systemd.units["a.service"] = FakeUnit()
-    wait = Waiting(lambda: bus.start_unit("a"))
-    look(systemd, "StartUnit")
+    systemd.after["StartUnit"] = systemd.drop
     systemd.after["Get"] = end_job(systemd, "done")
-    systemd.drop()
-    assert wait.result() == "done"
+    assert bus.start_unit("a", deadline=Deadline(5)) == "done"
     assert systemd.calls.count("StartUnit") == 1
 
 
