@@ -117,9 +117,12 @@ class RemoteProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._exit_code is None and self._status >= 0 and self._wait(0) is None:
-            self.kill()
-        self.close()
+        try:
+            with contextlib.suppress(NotRunningError):  # it ended with its node
+                if self._exit_code is None and self._status >= 0 and self._wait(0) is None:
+                    self.kill()
+        finally:
+            self.close()
 
     def status_fd(self) -> int:
         """Readable once it has ended."""

@@ -199,7 +199,8 @@ class Agent:
             if channel is not None:
                 code = os.waitstatus_to_exitcode(status)
                 # As a shell says it: a signal is 128 and its number.
-                os.write(channel, struct.pack("i", code if code >= 0 else 128 - code))
+                with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+                    os.write(channel, struct.pack("i", code if code >= 0 else 128 - code))
                 os.close(channel)
 
     def _op_spawn(
