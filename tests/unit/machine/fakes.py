@@ -44,7 +44,12 @@ class FakeBus:
     def put(self, unit: str, active: str, sub: str = "", *, job: int = 0, pending: int = 0) -> None:
         with self._changed:
             self.units[unit] = UnitState(
-                load_state="loaded", active_state=active, sub_state=sub or active, job=job, unit=unit, pending=pending
+                load_state="loaded",
+                active_state=active,
+                sub_state=sub or active,
+                job=job,
+                unit=unit,
+                pending=pending,
             )
             self._changed.notify_all()
 
@@ -56,7 +61,9 @@ class FakeBus:
     def unit_state(self, unit: str) -> UnitState:
         if self.gone:
             raise NotRunningError(node=self.node)
-        missing = UnitState(load_state="not-found", active_state="inactive", sub_state="dead", job=0, unit=unit)
+        missing = UnitState(
+            load_state="not-found", active_state="inactive", sub_state="dead", job=0, unit=unit
+        )
         return self.units.get(unit, missing)
 
     def get_property(self, unit: str, name: str) -> str:

@@ -24,7 +24,9 @@ WAYS: dict[str, Callable[[Machine], object]] = {
     "wait_for_file": lambda machine: machine.wait_for_file("/not/there", timeout=0.05),
     "wait_for_file, shell": lambda machine: machine.wait_for_file("/not/ther*", timeout=0.05),
     "wait_for_open_port": lambda machine: machine.wait_for_open_port(1, timeout=0.05),
-    "wait_for_open_unix_socket": lambda machine: machine.wait_for_open_unix_socket("/not/there", timeout=0.05),
+    "wait_for_open_unix_socket": lambda machine: machine.wait_for_open_unix_socket(
+        "/not/there", timeout=0.05
+    ),
     "wait_for_console_text": lambda machine: machine.wait_for_console_text("never", timeout=0.05),
     "wait_for_shutdown": lambda machine: machine.wait_for_shutdown(timeout=0.05),
 }

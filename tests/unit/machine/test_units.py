@@ -9,6 +9,7 @@ from pytest_nspawn.machine import Machine
 
 from .fakes import FakeBus, LocalContainer, later
 
+
 @pytest.fixture
 def commands(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What would be run in the node; nothing is, and `show` prints two properties."""
@@ -62,7 +63,9 @@ def test_wait_for_unit_ends_with_its_node(machine: Machine, bus: FakeBus, contai
         machine.wait_for_unit("x.service")
 
 
-def test_wait_for_unit_goes_on_over_a_reboot(machine: Machine, bus: FakeBus, container: LocalContainer) -> None:
+def test_wait_for_unit_goes_on_over_a_reboot(
+    machine: Machine, bus: FakeBus, container: LocalContainer
+) -> None:
     bus.put("x.service", "activating", job=1, pending=1)
     later(0.1, container.begin_reboot)
     later(0.3, lambda: container.start({"x.service": "active"}))
