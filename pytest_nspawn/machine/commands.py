@@ -88,15 +88,20 @@ class Commands:
         limit = seconds_of(timeout)
         begin = time.monotonic()
         results: list[CommandResult] = []
+        cut_short = False
 
         def attempt(is_last: bool) -> CommandResult | None:
             left = None if limit is None else limit - (time.monotonic() - begin)
-            if is_last and results and results[-1].exit_code == TIMED_OUT:
-                return None  # the try before was cut short by the limit of the wait: there is no time for another
+            nonlocal cut_short
+            if is_last and cut_short:
+                return None  # the try before had all the time that there was
             if left is not None:
                 left = min(_LAST_TRY, limit or _LAST_TRY) if is_last else max(left, 0.05)
-            results[:] = [self.run(command, timeout=left, polled=True)]
-            return results[0] if (results[0].exit_code == 0) == success else None
+            result = self.run(command, timeout=left, polled=True)
+            cut_short = result.exit_code == TIMED_OUT
+            if not (cut_short and results):
+                results[:] = [result]  # what a whole try said tells more than half a one
+            return result if (result.exit_code == 0) == success else None
 
         what = f"waiting for {'success' if success else 'failure'}: {command}"
         return self._context.retry(

@@ -160,19 +160,18 @@ class Context:
 
     def retry_once(self, attempt: Callable[[], T]) -> T | None:
         """One try of a wait; None where the node reboots under it. Raises NotRunningError where it ended."""
-        boots = self.container.boots
         self.run_callbacks()
         try:
             return attempt()
         except NotRunningError:
             # A node that reboots is not gone: the next try asks the new boot.
-            if not self.rebooting(boots):
+            if not self.rebooting():
                 raise
             return None
 
-    def rebooting(self, boots: int) -> bool:
-        """Whether the boot of number `boots` has given way to another, or is about to."""
-        return self.container.running and (not self.container.ready or self.container.boots != boots)
+    def rebooting(self) -> bool:
+        """Whether a node that could not be asked may answer again: it boots anew, or lost no more than its agent."""
+        return self.container.running
 
     def timed_out(self, what: str, elapsed: float, limit: float, last: str | None) -> TimeoutExceeded:
         """The error of a wait that came to nothing."""

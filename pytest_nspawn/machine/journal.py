@@ -100,7 +100,6 @@ class Journal:
 
     def _follow(self, unit: str | None, deadline: Deadline) -> Iterator[Entry]:
         """The entries of this boot and those that come, until the deadline or the end of journalctl."""
-        boots = self._context.container.boots
         command = _journalctl("--boot", "--follow", "--no-tail", unit=unit)
         try:
             with self._context.shell().popen(command) as process:
@@ -110,7 +109,7 @@ class Journal:
                     yield from map(_entry, whole)
                 process.poll()  # raises where the node has ended
         except NotRunningError:
-            if not self._context.rebooting(boots):
+            if not self._context.rebooting():
                 raise
 
     def _read(self, process: RemoteProcess, deadline: Deadline) -> bytes:

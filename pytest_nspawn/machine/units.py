@@ -103,7 +103,6 @@ class UnitVerbs:
     def _watch(self, unit: str, until: Callable[[UnitState], bool], deadline: Deadline) -> bool:
         """Wait for a while; whether the unit is as wanted by then."""
         context = self._context
-        boots = context.container.boots
         context.run_callbacks()
         remaining = deadline.remaining()
         if context.callbacks:
@@ -114,7 +113,7 @@ class UnitVerbs:
         except TimeoutExceeded:
             return False
         except NotRunningError:
-            if not context.rebooting(boots):
+            if not context.rebooting():
                 raise
             return False
         return True

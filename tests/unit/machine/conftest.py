@@ -15,6 +15,7 @@ from .fakes import FakeBus, LocalContainer
 def container() -> Iterator[LocalContainer]:
     container = LocalContainer()
     container.start()
+    container.shell().run("true")  # the first command waits for the agent to be there
     yield container
     container.kill()
 

@@ -37,9 +37,9 @@ def test_execute_without_return_gives_minus_one(machine: Machine) -> None:
 def test_execute_without_output_does_not_wait(machine: Machine, tmp_path: Path) -> None:
     done = tmp_path / "done"
     begin = time.monotonic()
-    command = f"sleep 0.5; head -c 1000000 /dev/zero; echo x >&2; touch {done}"
+    command = f"sleep 2; head -c 1000000 /dev/zero; echo x >&2; touch {done}"
     assert machine.execute(command, check_output=False) == (-2, "")
-    assert time.monotonic() - begin < 0.4
+    assert time.monotonic() - begin < 1.5
     machine.wait_for_file(str(done), timeout=10)
 
 
@@ -54,7 +54,7 @@ def test_execute_without_output_ends_at_its_limit(machine: Machine, seen: list[C
 
 def test_execute_gives_124_at_its_limit(machine: Machine) -> None:
     begin = time.monotonic()
-    assert machine.execute("echo before; sleep 60", timeout=timedelta(seconds=0.2)) == (124, "before\n")
+    assert machine.execute("echo before; sleep 60", timeout=timedelta(seconds=1)) == (124, "before\n")
     assert time.monotonic() - begin < 5
 
 
@@ -128,10 +128,10 @@ def test_wait_until_fails_gives_the_output(machine: Machine, tmp_path: Path) -> 
 
 def test_wait_until_says_what_it_saw_last(machine: Machine) -> None:
     with pytest.raises(TimeoutExceeded) as caught:
-        machine.wait_until_succeeds("echo still down; exit 3", timeout=0.2)
+        machine.wait_until_succeeds("echo still down; exit 3", timeout=1)
     error = caught.value
-    assert (error.node, error.limit) == ("server", 0.2)
-    assert "exit code 3" in (error.last or "") and "still down" in (error.last or "")
+    assert (error.node, error.limit) == ("server", 1)
+    assert error.last == "exit code 3\nstdout: still down"
 
 
 def test_a_try_that_hangs_ends_with_the_wait(machine: Machine) -> None:
@@ -178,7 +178,7 @@ def test_many_threads_at_once(machine: Machine) -> None:
     for thread in threads:
         thread.join()
     assert outputs == {number: f"{number}\n" for number in range(16)}
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 3  # one after the other it is 3.2 s at least
 
 
 def test_a_node_that_dies_ends_its_commands_and_waits(container: LocalContainer, machine: Machine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -82,7 +82,7 @@ def test_journal_is_narrowed(machine: Machine, log: Log) -> None:
     log.add("app is not in this one")
     assert "GET" in machine.journal(grep="GET|POST")
     assert machine.journal(grep="^app$") == ""
-    machine.journal("x.service", datetime(2024, 1, 1, tzinfo=timezone.utc))
+    machine.journal("x.service", datetime(2024, 1, 1, tzinfo=UTC))
     assert "--unit=x.service" in log.asked[-1]
     assert "--since=@1704067200.000000" in log.asked[-1]
     machine.journal(since=timedelta(minutes=1))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import time
 
 import pytest
@@ -89,7 +90,7 @@ def test_callbacks_are_looked_at_during_a_wait(machine: Machine, bus: FakeBus) -
 def test_require_unit_state(machine: Machine, bus: FakeBus) -> None:
     bus.put("x.service", "active", "running")
     machine.require_unit_state("x.service")
-    with pytest.raises(RequestedAssertionFailed, match="'inactive'.*'active'.*running"):
+    with pytest.raises(RequestedAssertionFailed, match=r"'inactive'.*'active'.*running"):
         machine.require_unit_state("x.service", "inactive")
 
 
@@ -112,10 +113,10 @@ def test_info_is_what_systemctl_shows(machine: Machine, commands: list[str]) -> 
 
 def test_systemctl_of_a_user_is_quoted(machine: Machine, commands: list[str]) -> None:
     machine.systemctl("show 'a b'", user="al ice")
-    assert commands == [
-        "su -l 'al ice' --shell /bin/sh -c "
-        """'XDG_RUNTIME_DIR="/run/user/$(id -u)" systemctl --user show '"'"'a b'"'"''"""
-    ]
+    (command,) = commands
+    program, _, script = command.partition(" -c ")
+    assert program == "su -l 'al ice' --shell /bin/sh"
+    assert shlex.split(script) == ["""XDG_RUNTIME_DIR="/run/user/$(id -u)" systemctl --user show 'a b'"""]
     machine.start_job("x.service")
     machine.stop_job("x.service", "bob")
     assert commands[1] == "systemctl start x.service"
