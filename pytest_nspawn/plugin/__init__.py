@@ -10,7 +10,13 @@ import pytest
 from pytest_nspawn.plugin import collect, fixtures, hookspecs, options, report, shell
 from pytest_nspawn.plugin.run import Run, run_key
 
-__all__ = ["pytest_addhooks", "pytest_addoption", "pytest_configure", "pytest_report_header", "pytest_unconfigure"]
+__all__ = [
+    "pytest_addhooks",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_report_header",
+    "pytest_unconfigure",
+]
 
 
 _MARKS = (

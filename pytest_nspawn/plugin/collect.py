@@ -137,7 +137,12 @@ def _register(collector: pytest.Collector, test: str, node_name: str) -> None:
         # The root directory's conftest registers on the session as well, and of two on one node the later wins:
         # the user's own fixture has to win, and may ask for the node that it replaces.
         pytest.register_fixture(
-            name=name, func=each.func, node=collector.session, scope=each.scope, params=each.params, ids=each.ids
+            name=name,
+            func=each.func,
+            node=collector.session,
+            scope=each.scope,
+            params=each.params,
+            ids=each.ids,
         )
 
 
@@ -194,14 +199,24 @@ def _check_asked(lookup: Lookup, request: ClusterRequest | None) -> None:
         if name in known or (not request and not lookup.is_node_fixture(name)):
             continue
         if not lookup.definitions(name) and name != "request":
-            raise ConfigError(problem="no node and no fixture has the name", value=name,
-                              hint=f"{has}{suggestion(name, sorted(known))}")
+            raise ConfigError(
+                problem="no node and no fixture has the name",
+                value=name,
+                hint=f"{has}{suggestion(name, sorted(known))}",
+            )
         if lookup.is_node_fixture(name) and name not in (NODES, "machine"):
-            raise ConfigError(node=name, problem="the test asks for this node, but no nodes mark of it declares it",
-                              hint=f"{has}{suggestion(name, sorted(known))}")
+            raise ConfigError(
+                node=name,
+                problem="the test asks for this node, but no nodes mark of it declares it",
+                hint=f"{has}{suggestion(name, sorted(known))}",
+            )
         if not request:
-            raise ConfigError(problem=f"the fixture {name!r} needs nodes",
-                              hint="declare them: @pytest.mark.nodes(server=Node())")
+            raise ConfigError(
+                problem=f"the fixture {name!r} needs nodes",
+                hint="declare them: @pytest.mark.nodes(server=Node())",
+            )
         if name == "machine" and len(declared) > 1 and "machine" not in known:
-            raise ConfigError(problem="'machine' is the only node, or the one of that name, and there are several",
-                              hint=f"ask for one of {', '.join(declared)}")
+            raise ConfigError(
+                problem="'machine' is the only node, or the one of that name, and there are several",
+                hint=f"ask for one of {', '.join(declared)}",
+            )

@@ -61,7 +61,9 @@ def _sections(live: LiveCluster, item: pytest.Item) -> list[Section]:
     for inquiry in inquiries:
         sections += [(title, tail(text)) for title, text in inquiry.answer(deadline) if text.strip()]
         if inquiry.name in kept:
-            text = f"{kept[inquiry.name]}: its root, console and journal, there as soon as the node is torn down"
+            text = (
+                f"{kept[inquiry.name]}: its root, console and journal, there as soon as the node is torn down"
+            )
             sections.append((f"{inquiry.name}: kept state", text))
     return sections
 
@@ -89,7 +91,9 @@ class _Inquiry:
         """What it has told by the deadline."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            return [(f"{self.name}: console", f"[not to be had: the node did not answer within {DEADLINE:g} s]")]
+            return [
+                (f"{self.name}: console", f"[not to be had: the node did not answer within {DEADLINE:g} s]")
+            ]
         return self._found
 
 

@@ -60,7 +60,7 @@ class Nspawn:
             cluster = self._engine.boot(topology, directories=directories, start=start)
         except HostError as error:
             if run.settings.skip_unavailable:
-                pytest.skip(str(error))
+                raise pytest.skip.Exception(str(error)) from None
             raise
         except ConfigError as error:
             error.test = error.test or (item.nodeid if item is not None else None)

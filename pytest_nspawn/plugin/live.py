@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class LiveCluster:
     """A cluster whose nodes may run; `request` is None for one that a test boots by itself."""
 
-    def __init__(self, run: Run, cluster: Cluster, request: ClusterRequest | None, directory: Callable[[], Path]) -> None:
+    def __init__(
+        self, run: Run, cluster: Cluster, request: ClusterRequest | None, directory: Callable[[], Path]
+    ) -> None:
         self.cluster = cluster
         self.request = request
         self.item = run.item

@@ -55,7 +55,9 @@ class Layer:
 def marks_of(obj: object) -> list[pytest.Mark]:
     """Our marks on an object itself: of a class, those of its bases are left out."""
     own = vars(obj).get("pytestmark", []) if isinstance(obj, type) else getattr(obj, "pytestmark", [])
-    marks: list[Any] = [getattr(each, "mark", each) for each in (own if isinstance(own, list | tuple) else [own])]
+    marks: list[Any] = [
+        getattr(each, "mark", each) for each in (own if isinstance(own, list | tuple) else [own])
+    ]
     return [mark for mark in marks if isinstance(mark, pytest.Mark) and mark.name in (NODES, NETWORKS)]
 
 
@@ -75,7 +77,10 @@ def requests_of(definition: pytest.Item) -> list[ClusterRequest]:
     Raises:
         ConfigError: a mark is malformed, or what the marks add up to is no topology.
     """
-    grouped = [(node, list(marks)) for node, marks in itertools.groupby(_marks_with_node(definition), lambda it: it[0])]
+    grouped = [
+        (node, list(marks))
+        for node, marks in itertools.groupby(_marks_with_node(definition), lambda it: it[0])
+    ]
     layers = [_layer(marks) for node, pairs in grouped for marks in _split(node, [mark for _, mark in pairs])]
     if not any(mark.name == NODES for _node, pairs in grouped for _, mark in pairs):
         return []
@@ -125,7 +130,9 @@ def _layer(marks: Sequence[pytest.Mark]) -> Layer:
         if "start" in said:
             start = _start(said.pop("start")) if start is None else start
         if mark.args and variants:
-            raise ConfigError(problem="two nodes marks on one object have variants", hint="put them into one mark")
+            raise ConfigError(
+                problem="two nodes marks on one object have variants", hint="put them into one mark"
+            )
         variants.extend(_variant(each) for each in mark.args)
         for name, value in said.items():
             _once(nodes, name, "node")

@@ -43,11 +43,19 @@ _CHOICES = {
 }
 
 _OPTIONS = (
-    ("image", "KIND", "image of nodes without a config: host, rootfs:DIR, rootfs:FILE.tar or a store path (default: host)"),
+    (
+        "image",
+        "KIND",
+        "image of nodes without a config: host, rootfs:DIR, rootfs:FILE.tar or a store path (default: host)",
+    ),
     ("sandbox", "auto|root|user", "run privileged, or inside a user namespace (default: auto)"),
     ("private-users", "auto|yes|no", "a user namespace of its own for each node (default: auto)"),
     ("unavailable", "fail|skip", "what a test does on a machine that cannot run nodes (default: fail)"),
-    ("keep", "never|failed|always", "keep a node's root, console and journal, and say where (default: failed)"),
+    (
+        "keep",
+        "never|failed|always",
+        "keep a node's root, console and journal, and say where (default: failed)",
+    ),
     ("boot-timeout", "S", "seconds that a node may take to boot"),
     ("timeout-factor", "N", "a factor on every default time-out (default: 1)"),
 )
@@ -59,7 +67,9 @@ def add_options(parser: pytest.Parser) -> None:
     for name, metavar, text in _OPTIONS:
         group.addoption(f"--nspawn-{name}", metavar=metavar, default=None, help=text)
         parser.addini(f"nspawn_{name.replace('-', '_')}", text, type="string", default=None)
-    full_boot = "boot as the image would on real hardware: drop none of the units that a container can do without"
+    full_boot = (
+        "boot as the image would on real hardware: drop none of the units that a container can do without"
+    )
     group.addoption("--nspawn-full-boot", action="store_true", default=None, help=full_boot)
     parser.addini("nspawn_full_boot", full_boot, type="bool", default=False)
     group.addoption(
@@ -155,7 +165,9 @@ def _image(config: pytest.Config) -> str:
     kind, colon, argument = text.partition(":")
     if kind == "rootfs":
         if not argument:
-            raise pytest.UsageError(f"{source}: {text!r} names no directory or tar file, as rootfs:/srv/debian does")
+            raise pytest.UsageError(
+                f"{source}: {text!r} names no directory or tar file, as rootfs:/srv/debian does"
+            )
         return f"{kind}{colon}{os.path.abspath(base / os.path.expanduser(argument))}"
     return text
 

@@ -64,10 +64,12 @@ class RealTerminal:
 
 def terminal_of(config: pytest.Config) -> Terminal | None:
     """The terminal of a run, or None: an xdist worker has none, and a file wants no status lines."""
-    if hasattr(config, "workerinput") or not config.pluginmanager.has_plugin("terminalreporter"):
+    if hasattr(config, "workerinput") or not config.pluginmanager.has_plugin("terminal"):
         return None
     try:
-        return RealTerminal(config, os.dup(1)) if os.isatty(1) else None  # not captured yet: this is configuration
+        return (
+            RealTerminal(config, os.dup(1)) if os.isatty(1) else None
+        )  # not captured yet: this is configuration
     except OSError:
         return None
 
@@ -148,7 +150,9 @@ class Progress:
         if not line or self._terminal is None:
             self._erase()
             return
-        printable = "".join(char if char.isprintable() else "?" for char in line)[: max(self._terminal.width - 1, 1)]
+        printable = "".join(char if char.isprintable() else "?" for char in line)[
+            : max(self._terminal.width - 1, 1)
+        ]
         if self._column is None:  # beneath pytest's own line, which may not be finished
             self._column = self._terminal.column
             self._terminal.write("\n")

@@ -31,7 +31,6 @@ class Run:
         self.item: pytest.Item | None = None
         """The test that runs now."""
 
-
     def booting(self, event: BootEvent, machine: Machine) -> None:
         """Pass on what happens to a node, on whatever thread, to the terminal and to other plugins."""
         if event == "started":
@@ -55,4 +54,4 @@ def refuse(error: NspawnError, item: pytest.Item | None) -> NoReturn:
     __tracebackhide__ = True
     if isinstance(error, ConfigError) and error.test is None and item is not None:
         error.test = item.nodeid
-    pytest.fail(str(error), pytrace=False)
+    raise pytest.fail.Exception(str(error), pytrace=False) from None
