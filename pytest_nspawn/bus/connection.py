@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CALL_LIMIT = 60.0
 """Seconds that systemd has for one answer; a daemon-reload may keep it busy for some."""
 
+LEAST_PATIENCE = 1.0
+"""Seconds for an answer even after a deadline: one look is always allowed."""
+
 NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
 
 _MESSAGE_LIMIT = 1 << 27  # bytes, by the D-Bus specification
@@ -167,7 +170,7 @@ class Connection:
 
     def _patience(self, deadline: Deadline | None) -> float:
         remaining = None if deadline is None else deadline.remaining()
-        return self._limit if remaining is None else max(0.0, min(self._limit, remaining))
+        return self._limit if remaining is None else min(self._limit, max(LEAST_PATIENCE, remaining))
 
     def _body(self, answer: Any) -> Any:
         from jeepney.low_level import HeaderFields, MessageType

@@ -510,6 +510,13 @@ def test_the_end_of_any_job_lets_a_wait_see_that_none_is_pending(bus: Bus, syste
     assert wait.result().active_state == "inactive"
 
 
+def test_a_deadline_that_has_come_still_allows_a_look(bus: Bus, systemd: FakeSystemd) -> None:
+    systemd.units["a.service"] = FakeUnit(active="active")
+    assert active(bus.wait_for_unit("a", active, Deadline(0)))
+    with pytest.raises(TimeoutExceeded, match="unit b"):
+        bus.wait_for_unit("b", active, Deadline(0))
+
+
 def test_until_may_give_up(bus: Bus, systemd: FakeSystemd) -> None:
     def until(state: UnitState) -> bool:
         raise ZeroDivisionError(state.active_state)
