@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import unittest
+import inspect
+import sys
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -147,10 +148,11 @@ def _register(collector: pytest.Collector, test: str, node_name: str) -> None:
 
 
 def _refuse_testcase(collector: pytest.Collector, cls: type) -> None:
-    if not issubclass(cls, unittest.TestCase):
+    unittest = sys.modules.get("unittest")  # as pytest does: where nobody imported it, there is no TestCase
+    if unittest is None or not issubclass(cls, unittest.TestCase):
         return
     for owner in cls.__mro__:
-        for obj in (owner, *vars(owner).values()):
+        for obj in (owner, *filter(inspect.isfunction, vars(owner).values())):
             if not marks.marks_of(obj):
                 continue
             error = ConfigError(
@@ -175,7 +177,7 @@ def _refuse_parameter_mark(collector: pytest.Collector, item: object) -> None:
 
 def _check_names(lookup: Lookup, requests: Sequence[ClusterRequest]) -> None:
     """Refuse what would be somebody else's fixture where the user expects a node."""
-    if NODES in lookup.closure and not lookup.is_ours(lookup.definitions(NODES)[-1]):
+    if NODES in lookup.closure and not lookup.is_node_fixture(NODES):
         raise ConfigError(
             problem=f"the fixture 'nodes' is overridden by {lookup.describe(NODES)}",
             hint="rename that fixture: a test with the nodes mark needs the plugin's own",

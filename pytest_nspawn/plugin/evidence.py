@@ -30,10 +30,9 @@ def clusters_of(run: Run, item: pytest.Item) -> list[LiveCluster]:
     """The living clusters that a test uses: the one that its marks ask for, and those it booted itself."""
     callspec = getattr(item, "callspec", None)
     request = callspec.params.get(NODES) if callspec is not None else None
+    boots_itself = "nspawn" in getattr(item, "fixturenames", ())
     return [
-        live
-        for live in run.live
-        if (live.request == request if live.request is not None else live.item in (item, None))
+        live for live in run.live if (live.request == request if live.request is not None else boots_itself)
     ]
 
 

@@ -41,10 +41,12 @@ class Nspawn:
         live = self.start(Topology({**base.nodes, **added}, base.networks, base.name))
         try:
             yield cast("Cluster", live.cluster)
-        except BaseException:
+        except BaseException as error:
             evidence.preserve(live, self._run.item)  # the report comes when these nodes are gone
-            with contextlib.suppress(pytest.fail.Exception):  # and the test's own error is the one to be seen
+            try:
                 live.close()
+            except (Exception, pytest.fail.Exception) as other:  # noqa: BLE001 (told with the first one)
+                error.add_note(f"And when the nodes were stopped: {other}")
             raise
         live.close()
 

@@ -26,8 +26,6 @@ class LiveCluster:
     ) -> None:
         self.cluster = cluster
         self.request = request
-        self.item = run.item
-        """The test that had it booted."""
         self._run = run
         self._directory = directory
         self._kept: Path | None = None

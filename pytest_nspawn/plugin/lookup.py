@@ -75,7 +75,10 @@ class Lookup:
 
     def describe(self, name: str) -> str:
         """Whose fixture a test gets under a name: `_pytest.tmpdir`, or a line of the user's file."""
-        func = self.definitions(name)[-1].func
+        found = self.definitions(name)
+        if not found:
+            return "the test's own parameters"
+        func = found[-1].func
         module = inspect.getmodule(func)
         if self.is_foreign(name) and module is not None:
             return module.__name__

@@ -131,6 +131,10 @@ BAD = {
         "@pytest.mark.nodes(a=Node())\n@pytest.fixture\ndef page(): pass\ndef test_it(page): pass\n",
         ["*Marks * fixtures*"],
     ),
+    "nodes parametrised": (
+        ("@pytest.mark.parametrize('nodes', [1])\n@pytest.mark.nodes(a=Node())\ndef test_it(nodes): pass\n"),
+        ["*test_it.py::test_it: the fixture 'nodes' is overridden by the test's own parameters; *"],
+    ),
     "nodes overridden": (
         "@pytest.fixture\ndef nodes(): pass\n@pytest.mark.nodes(a=Node())\ndef test_it(a): pass\n",
         ["*test_it.py::test_it: the fixture 'nodes' is overridden by test_it.py:4; rename that fixture*"],
@@ -145,6 +149,21 @@ def test_a_mark_that_cannot_be_meant_is_one_clear_collection_error(
     result = project.write(text).run(errors=1)
     result.stdout.fnmatch_lines(lines)
     assert project.everything == []
+
+
+def test_other_items_in_a_marked_module_are_left_alone(project: Project) -> None:
+    project.write(
+        "'''\n>>> 1 + 1\n2\n'''\npytestmark = pytest.mark.nodes(a=Node())\ndef test_it(a): pass\n"
+        "class TestIt(unittest.TestCase):\n    def test_it(self): pass\n"
+    ).run("--doctest-modules", passed=2)
+    assert project.boots == ["a"]
+
+
+def test_a_doctest_in_a_marked_module_is_left_alone(project: Project) -> None:
+    project.write(
+        "pytestmark = pytest.mark.nodes(a=Node())\ndef helper():\n    '''\n    >>> 1 + 1\n    2\n    '''\n"
+    ).run("--doctest-modules", passed=1)
+    assert project.boots == []
 
 
 def test_a_suite_with_its_own_nodes_fixture_is_left_alone(project: Project) -> None:

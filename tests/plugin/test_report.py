@@ -152,7 +152,9 @@ def test_nodes_booted_at_run_time_are_told_of_and_kept(project: Project) -> None
 def test_a_boot_failure_at_run_time_does_not_replace_the_tests_own_error(project: Project) -> None:
     project.write("def test_it(nspawn):\n    with nspawn.boot(broken=Node()):\n        assert 'cause' == 0\n")
     result = project.run(failed=1)
-    result.stdout.fnmatch_lines(["*'cause' == 0*"])
+    result.stdout.fnmatch_lines(
+        ["*'cause' == 0*", "E*And when the nodes were stopped: broken: it never got up"]
+    )
     project.write("def test_it(nspawn):\n    with nspawn.boot(broken=Node()):\n        pass\n")
     project.run(failed=1).stdout.fnmatch_lines(["broken: it never got up"])
 
