@@ -36,13 +36,15 @@ exec unshare --mount --net --ipc --uts --cgroup --pid --fork --mount-proc bash -
 class BareNode:
     """One node of a bare `systemd-nspawn --boot`, in namespaces and a control group of its own.
 
-    `seconds` is from the start of systemd-nspawn to READY=1; `leader` the PID of its PID 1.
+    `began` is when systemd-nspawn was started, `ended` when READY=1 came (time.time()); `leader` is its PID 1.
     """
 
     def __init__(self, rootfs: Path, name: str) -> None:
         home = host.cgroup_home().path
         if home is None:
-            raise SystemExit("the comparison needs a control group of its own: run it as root, not under a scope")
+            raise SystemExit(
+                "the comparison needs a control group of its own: run it as root, not under a scope"
+            )
         self._cgroup = home / f"bench-{os.getpid()}-{name}"
         self._cgroup.mkdir()
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
@@ -58,11 +60,11 @@ class BareNode:
         os.close(started_write)
         self._started = os.fdopen(started, encoding="ascii")
         self.leader = 0
-        self.seconds = 0.0
+        self.began = self.ended = 0.0
 
     def wait(self) -> None:
         """Block until READY=1; raises TimeoutError."""
-        began = float(self._started.readline())
+        self.began = float(self._started.readline())
         limit = time.monotonic() + _START_LIMIT
         while True:
             ready, _, _ = select.select([self._notify], [], [], max(0, limit - time.monotonic()))
@@ -73,7 +75,7 @@ class BareNode:
                 if line.startswith("X_NSPAWN_LEADER_PID="):
                     self.leader = self._seen_from_here(line.partition("=")[2])
                 if line == "READY=1":
-                    self.seconds = now - began
+                    self.ended = now
                     return
 
     def _seen_from_here(self, number: str) -> int:
@@ -99,7 +101,17 @@ class BareNode:
 
     def enter(self, command: Sequence[str]) -> list[str]:
         """The command as somebody outside runs it in the node."""
-        return ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command]
+        return [
+            "nsenter",
+            f"--target={self.leader}",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--",
+            *command,
+        ]
 
     def __enter__(self) -> Self:
         return self
