@@ -185,6 +185,7 @@ class Cluster(Mapping[str, Machine]):
                 {
                     "ifname": bridge.ifname,
                     "mtu": bridge.mtu,
+                    "mac": f"02:00:00:00:{bridge.vlan:02x}:fe",
                     "addresses": [str(each) for each in (bridge.address4, bridge.address6) if each is not None],
                 }
                 for bridge in wiring.bridges

@@ -50,6 +50,8 @@ class Wires:
                 kind="bridge",
                 br_stp_state=0,
                 br_forward_delay=0,
+                # A bridge without an address of its own takes that of a port, and changes it as nodes come and go.
+                address=bridge["mac"],
                 state="up",
                 **({"mtu": bridge["mtu"]} if bridge["mtu"] else {}),
             )

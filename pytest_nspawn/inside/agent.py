@@ -419,8 +419,8 @@ class Agent:
             return pid
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGPIPE):
-                signal.signal(number, signal.SIG_DFL)
+            for default in (signal.SIGCHLD, signal.SIGPIPE):
+                signal.signal(default, signal.SIG_DFL)
             os.setsid()
             moved = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for number, fd in fds.items()}
             for number, fd in moved.items():
