@@ -7,7 +7,9 @@ from pytest_nspawn import Machine, Node
 
 @pytest.mark.nodes(machine=Node())
 def test_files_and_journal_survive_a_power_cut(machine: Machine) -> None:
-    machine.succeed("echo precious > /var/lib/data", "echo gone > /run/cache", "logger -t test before the cut")
+    machine.succeed(
+        "echo precious > /var/lib/data", "echo gone > /run/cache", "logger -t test before the cut"
+    )
     machine.wait_for_journal("before the cut")
     leader = machine.leader_pid
 

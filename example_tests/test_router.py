@@ -18,7 +18,9 @@ def test_the_router_connects_both_networks(client: Machine, router: Machine, ser
     server.wait_for_open_port(80)
     client.fail("curl --silent --max-time 2 http://10.2.0.3/")
 
-    client.succeed("ip route add 10.2.0.0/24 via 10.1.0.2")  # nodes are numbered by name: client, router, server
+    client.succeed(
+        "ip route add 10.2.0.0/24 via 10.1.0.2"
+    )  # nodes are numbered by name: client, router, server
     server.succeed("ip route add 10.1.0.0/24 via 10.2.0.2")
 
     assert client.succeed("curl --fail --silent http://10.2.0.3/") == "hello\n"

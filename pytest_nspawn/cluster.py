@@ -1,8 +1,4 @@
-"""A topology, booted: all its nodes side by side in one sandbox, owned until it is closed.
-
-    with pytest_nspawn.boot(server=Node(), client=Node()) as nodes:
-        nodes["client"].succeed("ping -c 1 server")
-"""
+"""A topology, booted: all its nodes side by side in one sandbox, owned until it is closed."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_nspawn import cgroups, host, naming, networkd
 from pytest_nspawn.container import Container
@@ -60,7 +56,7 @@ class Engine:
         self._sandbox: Sandbox | None = None
         self._open: list[Cluster] = []
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,9 +101,7 @@ class Engine:
                         mend="python -m pytest_nspawn doctor",
                     )
 
-    def boot(
-        self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True
-    ) -> Cluster:
+    def boot(self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True) -> Cluster:
         """Begin to boot all nodes and return at once; with `start=False`, begin nothing.
 
         Raises ConfigError, HostError, SandboxError.
@@ -136,7 +130,9 @@ class Engine:
     def images(self, directories: Sequence[Path]) -> Images:
         """Where images are looked up."""
         options = self.options
-        return Images(default=options.image, directories=[*directories, *options.directories], kinds=options.kinds)
+        return Images(
+            default=options.image, directories=[*directories, *options.directories], kinds=options.kinds
+        )
 
     def owner_for(self, name: str, node: Node, image: Image) -> int:
         """The first id of a node's user namespace, or 0 for none."""
@@ -186,7 +182,9 @@ class Cluster(Mapping[str, Machine]):
                     "ifname": bridge.ifname,
                     "mtu": bridge.mtu,
                     "mac": f"02:00:00:00:{bridge.vlan:02x}:fe",
-                    "addresses": [str(each) for each in (bridge.address4, bridge.address6) if each is not None],
+                    "addresses": [
+                        str(each) for each in (bridge.address4, bridge.address6) if each is not None
+                    ],
                 }
                 for bridge in wiring.bridges
             ],
@@ -205,9 +203,7 @@ class Cluster(Mapping[str, Machine]):
 
         for name, node in topology.nodes.items():
             image = self._images.of(name, node)
-            container = Container(
-                sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed
-            )
+            container = Container(sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed)
             surroundings = Surroundings(
                 host_name=wiring.host_names[name],
                 links=wiring.links[name],
@@ -257,7 +253,7 @@ class Cluster(Mapping[str, Machine]):
     def __repr__(self) -> str:
         return f"<Cluster {', '.join(self)}>"
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

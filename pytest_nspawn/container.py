@@ -370,5 +370,3 @@ def _pid_of(pidfd: int) -> int:
         if line.startswith("Pid:"):
             return max(int(line.split()[1]), 0)
     return 0
-
-

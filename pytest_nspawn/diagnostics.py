@@ -21,11 +21,13 @@ def diagnose(container: Container, history: list[CommandResult]) -> dict[str, st
     name = container.name
     sections = {
         f"{name}: commands": "\n".join(map(_command, history)),
-        f"{name}: console": _answer(lambda: container.console.tail()) if container.boots else "",
+        f"{name}: console": _answer(container.console.tail) if container.boots else "",
     }
     shell = container.agent()
     if shell is None:
-        sections[f"{name}: journal"] = f"[the node is not running; its journal is in the kept state]\nstatus: {container.status}"
+        sections[f"{name}: journal"] = (
+            f"[the node is not running; its journal is in the kept state]\nstatus: {container.status}"
+        )
         return sections
     sections[f"{name}: journal"] = _answer(lambda: _journal(shell, "--lines", str(_LINES)))
     sections[f"{name}: failed units"] = _answer(lambda: _failed_units(shell))
@@ -63,5 +65,3 @@ def _failed_units(shell: Shell) -> str:
         status = shell.run(["systemctl", "status", "--no-pager", "--lines=0", unit], timeout=_LIMIT)
         parts.append(status.stdout + _journal(shell, "--unit", unit, "--lines", str(_UNIT_LINES)))
     return "\n".join(parts)
-
-

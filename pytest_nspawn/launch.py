@@ -30,9 +30,11 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """Units that are masked for a boot, and why nothing in a container misses them."""
 
-_UPDATED = "# Written by pytest-nspawn: the image is as its packages left it, see systemd-update-done.service(8).\n"
+_UPDATED = (
+    "# Written by pytest-nspawn: the image is as its packages left it, see systemd-update-done.service(8).\n"
+)
 _UPDATE_SETTINGS = ("/etc/sysusers.d/", "/etc/ld.so.conf", "/etc/udev/hwdb.d/")
-_TRANSIENT = ("/run/", "/tmp/", "/dev/", "/proc/", "/sys/")  # noqa: S108 - the node's
+_TRANSIENT = ("/run/", "/tmp/", "/dev/", "/proc/", "/sys/")
 _LIBRARY = "/usr/lib/systemd/system"
 _NETWORKD_LINKS = {
     "multi-user.target.wants/systemd-networkd.service": "systemd-networkd.service",
@@ -100,9 +102,7 @@ def plan_launch(
 ) -> Launch:
     """Plan a node's boot; `owner` is the first id of its user namespace, 0 for none. Raises ConfigError."""
     blob = _Blob()
-    place = Place(
-        home=home, size=node.root_bytes, owner=owner, hosts=surroundings.hosts, content=blob.add
-    )
+    place = Place(home=home, size=node.root_bytes, owner=owner, hosts=surroundings.hosts, content=blob.add)
     files = _files(name, node, image, surroundings, full_boot=full_boot)
     operations = [
         *image.operations(place),

@@ -7,7 +7,7 @@ it): that is four to ten times as fast as looking things up first. rtnetlink(7),
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -29,7 +29,7 @@ class Wires:
         self._netlink = IPRoute()
         self._indexes: dict[str, int] = {}
 
-    def __enter__(self) -> Wires:
+    def __enter__(self) -> Self:
         self._netlink.link("set", index=1, state="up")
         return self
 

@@ -86,5 +86,7 @@ def directory_in_root(root: str, path: str, *, mode: int, owner: int) -> Operati
 
 def describe(operation: Operation) -> str:
     """One operation as one line: `bind path=/run/... source=/usr read_only=True`."""
-    words = [f"{key}={value}" for key, value in operation.items() if key != "do" and value not in (None, False)]
+    words = [
+        f"{key}={value}" for key, value in operation.items() if key != "do" and value not in (None, False)
+    ]
     return " ".join([operation["do"], *words])

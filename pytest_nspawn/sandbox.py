@@ -197,9 +197,7 @@ class Sandbox:
                 future = self._replies.pop(message["reply"])
             if message.get("problem"):
                 wire.close_all(fds)
-                future.set_exception(
-                    SandboxError(operation=message["operation"], problem=message["problem"])
-                )
+                future.set_exception(SandboxError(operation=message["operation"], problem=message["problem"]))
             else:
                 future.set_result(Reply(fields=message, fds=fds))
         elif message["event"] == "up":
@@ -270,4 +268,3 @@ def _leave_to_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
-

@@ -24,7 +24,7 @@ import threading
 import time
 import tty
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from pytest_nspawn import wire
 from pytest_nspawn.errors import ConfigError, NotRunningError
@@ -58,9 +58,7 @@ class FileStatus:
 class RemoteProcess:
     """A process in the node that runs on; its streams are binary files, unbuffered."""
 
-    def __init__(
-        self, shell: Shell, command: str | tuple[str, ...], number: int, fds: Sequence[int]
-    ) -> None:
+    def __init__(self, shell: Shell, command: str | tuple[str, ...], number: int, fds: Sequence[int]) -> None:
         self.command = command
         self.node = shell.node
         self._shell = shell
@@ -113,7 +111,7 @@ class RemoteProcess:
                 os.close(self._status)
                 self._status = -1
 
-    def __enter__(self) -> RemoteProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -236,12 +234,16 @@ class Shell:
         terminal = sys.__stdin__
         if terminal is None or not terminal.isatty():
             raise ConfigError(
-                problem="an interactive shell needs a terminal", node=self.node, hint="run pytest in one, with -s"
+                problem="an interactive shell needs a terminal",
+                node=self.node,
+                hint="run pytest in one, with -s",
             )
         size = list(os.get_terminal_size(terminal.fileno()))[::-1]
         reply, (master, status) = self.ask(
             "terminal",
-            argv=list(argv or ["/bin/sh", "-c", "exec bash --login 2>/dev/null || exec sh -l"]),
+            argv=list(
+                argv or ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash --login; exec sh -l"]
+            ),
             user=None,
             size=size,
             term=os.environ.get("TERM", "dumb"),
@@ -398,7 +400,7 @@ class _Gathered:
         self._process = process
         self._data = memoryview(data)
         self._open = {process.stdout.fileno(): 0, process.stderr.fileno(): 1}
-        self._files = [tempfile.SpooledTemporaryFile(_IN_MEMORY) for _ in range(2)]
+        self._files = [tempfile.SpooledTemporaryFile(_IN_MEMORY) for _ in range(2)]  # noqa: SIM115 (closed by __exit__)
         self._poll = select.poll()
         for fd in (*self._open, process.status_fd()):
             self._poll.register(fd, select.POLLIN)
@@ -407,7 +409,7 @@ class _Gathered:
             os.set_blocking(process.stdin.fileno(), False)
             self._poll.register(process.stdin.fileno(), select.POLLOUT)
 
-    def __enter__(self) -> _Gathered:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -500,5 +502,3 @@ def _relay(terminal: int, master: int) -> None:
             if not data:
                 return
             os.write(1 if fd == master else master, data)
-
-

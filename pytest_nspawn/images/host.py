@@ -15,7 +15,21 @@ from pytest_nspawn.images.base import Image, Place
 from pytest_nspawn.plan import Operation
 
 _TOP_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_TOP_DIRECTORIES = ("dev", "etc", "home", "media", "mnt", "opt", "proc", "run", "srv", "sys", "tmp", "usr", "var")
+_TOP_DIRECTORIES = (
+    "dev",
+    "etc",
+    "home",
+    "media",
+    "mnt",
+    "opt",
+    "proc",
+    "run",
+    "srv",
+    "sys",
+    "tmp",
+    "usr",
+    "var",
+)
 _NETWORKD = ("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd")
 
 _HIDDEN = (
@@ -30,10 +44,32 @@ _HIDDEN = (
     *("ssl/private", "ssh/ssh_host_*", "sudoers.d", "krb5.keytab"),
 )
 
-_BASICS = ("systemd-", "dbus", "getty", "console-getty", "dev-", "sys-", "proc-", "run-", "tmp.mount", "remote-", "-.")
+_BASICS = (
+    "systemd-",
+    "dbus",
+    "getty",
+    "console-getty",
+    "dev-",
+    "sys-",
+    "proc-",
+    "run-",
+    "tmp.mount",
+    "remote-",
+    "-.",
+)
 """What may start because a package wants it: units of systemd itself, D-Bus and the console's login."""
 
-_STARTING = ("sysinit", "basic", "multi-user", "graphical", "sockets", "timers", "local-fs", "network", "network-online")
+_STARTING = (
+    "sysinit",
+    "basic",
+    "multi-user",
+    "graphical",
+    "sockets",
+    "timers",
+    "local-fs",
+    "network",
+    "network-online",
+)
 
 
 def host_image() -> Image:
@@ -44,7 +80,10 @@ def host_image() -> Image:
     if not any(Path("/", name).exists() for name in _NETWORKD):
         raise HostError(problem="this machine has no systemd-networkd (image `host`)")
     return Image(
-        description="host", operations=_operations, shifted=("/usr", "/etc"), kept={"root": "root", "etc": "root/etc"}
+        description="host",
+        operations=_operations,
+        shifted=("/usr", "/etc"),
+        kept={"root": "root", "etc": "root/etc"},
     )
 
 
@@ -63,9 +102,7 @@ def _operations(place: Place) -> list[Operation]:
         plan.bind(below, root, read_only=False, recursive=True),
         plan.bind("/usr", f"{root}/usr", read_only=True, idmap=place.idmap),
         plan.bind("/etc", f"{place.home}/etc", read_only=True, idmap=place.idmap),
-        plan.overlay(
-            f"{root}/etc", lower=f"{place.home}/etc", upper=f"{disk}/etc", work=f"{disk}/etc-work"
-        ),
+        plan.overlay(f"{root}/etc", lower=f"{place.home}/etc", upper=f"{disk}/etc", work=f"{disk}/etc-work"),
     ]
     for name in _TOP_LINKS:
         path = Path("/", name)

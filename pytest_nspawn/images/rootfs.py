@@ -35,9 +35,7 @@ def rootfs_image(path: Path) -> Image:
             plan.overlay(place.root, lower=lower, upper=f"{disk}/upper", work=f"{disk}/work"),
         ]
 
-    return Image(
-        description=f"rootfs:{path}", operations=operations, shifted=shifted, kept={"upper": "root"}
-    )
+    return Image(description=f"rootfs:{path}", operations=operations, shifted=shifted, kept={"upper": "root"})
 
 
 def _check_tree(path: Path) -> None:
@@ -65,5 +63,7 @@ def _check_archive(path: Path) -> None:
         (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"LZIP", b"\x04\x22\x4d\x18")
     ):
         raise ConfigError(
-            problem="this file is no tar archive", value=str(path), hint="give a directory, .tar, .tar.gz, .tar.xz, .tar.zst"
+            problem="this file is no tar archive",
+            value=str(path),
+            hint="give a directory, .tar, .tar.gz, .tar.xz, .tar.zst",
         )

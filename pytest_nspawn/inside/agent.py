@@ -39,9 +39,7 @@ _BASH = (
     f'exec {_GO}<&- {_SCRIPT}<&-; set -euo pipefail; eval "unset __script; $__script"'
 )
 # With builtins only: what is exported, each variable ended by NUL.
-_LOGIN = (
-    f'{_PROFILE} for __name in $(compgen -e); do printf "%s=%s\\0" "$__name" "${{!__name}}"; done'
-)
+_LOGIN = f'{_PROFILE} for __name in $(compgen -e); do printf "%s=%s\\0" "$__name" "${{!__name}}"; done'
 _OF_THE_SHELL = ("", "_", "PWD", "OLDPWD", "SHLVL")
 _PLAIN_SH = f"read -r _ <&{_GO} || exit 0; exec {_GO}<&-; set -eu; . /dev/fd/{_SCRIPT}"
 _ENVIRONMENT = {
@@ -64,7 +62,9 @@ _NAMESPACES = {
 }
 
 
-def main(control: socket.socket, leader: int, leader_fd: int, cgroups: list[str], tmpfs_size: int) -> NoReturn:
+def main(
+    control: socket.socket, leader: int, leader_fd: int, cgroups: list[str], tmpfs_size: int
+) -> NoReturn:
     """Enter the node of `leader` and serve; to be called in a fresh fork of init, which reaps it."""
     try:
         # Opened outside: what a node mounts over its /proc changes nothing.
@@ -86,7 +86,7 @@ def main(control: socket.socket, leader: int, leader_fd: int, cgroups: list[str]
         os.umask(0o022)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         Agent(control, status).serve()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (told, and the process ends)
         # The first request gets it as its answer: there is no other way out of a node.
         problem = f"the agent failed: {traceback.format_exc()}"
         wire.send(control, {"errno": errno.EIO, "problem": problem})
@@ -121,7 +121,7 @@ def _become_root() -> None:
 def _limit_tmpfs(mounts: list[list[str]], size: int) -> None:
     """Give the node's file systems in memory a limit: nspawn lets each take a share of the machine's memory."""
     for words in mounts:
-        if words[4] in ("/tmp", "/run", "/dev/shm") and words[words.index("-") + 1] == "tmpfs":  # noqa: S108 - the node's
+        if words[4] in ("/tmp", "/run", "/dev/shm") and words[words.index("-") + 1] == "tmpfs":
             linux.resize_tmpfs(words[4], size)
 
 
@@ -240,7 +240,9 @@ class Agent:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         try:
-            pid = self._fork(argv, {**_environment(user), "TERM": term}, {0: slave, 1: slave, 2: slave}, user, terminal)
+            pid = self._fork(
+                argv, {**_environment(user), "TERM": term}, {0: slave, 1: slave, 2: slave}, user, terminal
+            )
         finally:
             os.close(slave)
         self._statuses[pid] = status_write
@@ -461,9 +463,8 @@ def _environment(user: dict[str, Any] | None) -> dict[str, str]:
 
 def _profile() -> object:
     """What tells one state of the login environment from another; links are followed, as the shell does."""
-    found = []
-    for path in ("/etc/profile", "/etc/bash.bashrc", "/etc/environment", "/etc/set-environment"):
-        found.append(_signature(path))
+    paths = ("/etc/profile", "/etc/bash.bashrc", "/etc/environment", "/etc/set-environment")
+    found = [_signature(path) for path in paths]
     try:
         found += [_signature(entry.path) for entry in os.scandir("/etc/profile.d")]
     except OSError:

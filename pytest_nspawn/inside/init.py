@@ -31,13 +31,11 @@ def main(config: dict[str, Any], control: socket.socket, lifeline: int, v1: dict
     """Set the namespaces up and serve until either side is gone."""
     try:
         _set_up()
-        limits = {name: "v1" for name in v1} | dict.fromkeys(_enable_controllers(), "v2")
+        limits = dict.fromkeys(v1, "v1") | dict.fromkeys(_enable_controllers(), "v2")
         init = Init(config, control, lifeline, v1, limits)
         wire.send(control, {"event": "up", "limits": limits})
     except OSError as error:
-        wire.send(
-            control, {"event": "failed", "operation": "set the sandbox up", "problem": _explain(error)}
-        )
+        wire.send(control, {"event": "failed", "operation": "set the sandbox up", "problem": _explain(error)})
         os._exit(1)
     init.serve()
     os._exit(0)
@@ -135,7 +133,9 @@ class Init:
 
     def fail(self, request: int, operation: str, error: OSError) -> None:
         """Answer a request with what went wrong."""
-        self.tell({"reply": request, "operation": operation, "problem": _explain(error), "errno": error.errno})
+        self.tell(
+            {"reply": request, "operation": operation, "problem": _explain(error), "errno": error.errno}
+        )
 
     def _end(self) -> None:
         self._serving = False

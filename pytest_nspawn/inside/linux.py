@@ -105,7 +105,9 @@ def clone_tree(source: str, *, recursive: bool, read_only: bool, idmap_fd: int |
         "open_tree",
         source,
     )
-    set_attributes = (_MOUNT_ATTR_RDONLY if read_only else 0) | (_MOUNT_ATTR_IDMAP if idmap_fd is not None else 0)
+    set_attributes = (_MOUNT_ATTR_RDONLY if read_only else 0) | (
+        _MOUNT_ATTR_IDMAP if idmap_fd is not None else 0
+    )
     if set_attributes:
         attributes = struct.pack("=QQQQ", set_attributes, 0, 0, idmap_fd or 0)
         at_flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
@@ -150,7 +152,9 @@ def attach_tree(tree: int, target: str) -> None:
 def resize_tmpfs(path: str, size: int) -> None:
     """Change the limit of a mounted tmpfs, in bytes, and nothing else of the mount: fspick(2), fsconfig(2)."""
     picked = _check(
-        _libc.syscall(_SYS_FSPICK, ctypes.c_int(_AT_FDCWD), os.fsencode(path), ctypes.c_uint(1)), "fspick", path
+        _libc.syscall(_SYS_FSPICK, ctypes.c_int(_AT_FDCWD), os.fsencode(path), ctypes.c_uint(1)),
+        "fspick",
+        path,
     )
     try:
         for command, key, value in ((1, b"size", str(size).encode()), (7, None, None)):
@@ -168,7 +172,9 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0, *, resolve: in
     creates = flags & (os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY))
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode if creates else 0, resolve)
     return _check(
-        _libc.syscall(_SYS_OPENAT2, ctypes.c_int(directory), os.fsencode(path), how, ctypes.c_size_t(len(how))),
+        _libc.syscall(
+            _SYS_OPENAT2, ctypes.c_int(directory), os.fsencode(path), how, ctypes.c_size_t(len(how))
+        ),
         "openat2",
         path,
     )
@@ -218,7 +224,9 @@ def _read(path: str) -> str:
 _LAST_CAPABILITY = int(_read("/proc/sys/kernel/cap_last_cap"))
 
 
-INOTIFY_EVENTS = 0x00000100 | 0x00000080 | 0x00000004 | 0x00000400 | 0x00000800  # create, moved to, attrib, own end
+INOTIFY_EVENTS = (
+    0x00000100 | 0x00000080 | 0x00000004 | 0x00000400 | 0x00000800
+)  # create, moved to, attrib, own end
 
 
 def inotify(paths: list[str]) -> int:

@@ -286,5 +286,3 @@ def remove_directories(path: str) -> None:
             else:
                 os.rmdir(entry)
     os.rmdir(path)
-
-

@@ -32,7 +32,9 @@ class Leftovers:
             for path in Path("/").glob(pattern.lstrip("/"))
         ]
         return cls(
-            mounts=frozenset(mounts), interfaces=frozenset(os.listdir("/sys/class/net")), files=frozenset(files)
+            mounts=frozenset(mounts),
+            interfaces=frozenset(os.listdir("/sys/class/net")),
+            files=frozenset(files),
         )
 
 

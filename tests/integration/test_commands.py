@@ -13,12 +13,16 @@ from pytest_nspawn.cluster import Engine
 from pytest_nspawn.errors import ConfigError, RequestedAssertionFailed
 from pytest_nspawn.model import Node, Topology
 
-SERVICE = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'cat /proc/self/status > /status'\n"
+SERVICE = (
+    "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'cat /proc/self/status > /status'\n"
+)
 
 
 @pytest.fixture(scope="module")
 def machine(engine: Engine) -> Iterator[Machine]:
-    node = Node(units={"probe.service": SERVICE, "lame.service": "[Service]\nType=oneshot\nExecStart=/bin/false\n"})
+    node = Node(
+        units={"probe.service": SERVICE, "lame.service": "[Service]\nType=oneshot\nExecStart=/bin/false\n"}
+    )
     with engine.boot(Topology({"machine": node})) as nodes:
         yield nodes["machine"]
 
@@ -81,7 +85,10 @@ def test_succeed_and_fail_tell_all_there_is(machine: Machine) -> None:
 def test_run_takes_users_variables_directories_and_input(machine: Machine) -> None:
     assert machine.run(["printf", "%s|", "a b", "$c"]).stdout == "a b|$c|"
     assert machine.run("id -un; id -Gn; echo $HOME", user="daemon").stdout.split()[0] == "daemon"
-    assert machine.run("echo to > /dev/stderr; echo $GREETING; pwd", env={"GREETING": "it's"}, cwd="/var").stdout == "it's\n/var\n"
+    assert (
+        machine.run("echo to > /dev/stderr; echo $GREETING; pwd", env={"GREETING": "it's"}, cwd="/var").stdout
+        == "it's\n/var\n"
+    )
     assert machine.run("tr a-z A-Z", stdin="shout").stdout == "SHOUT"
     assert machine.run("head -c 3", stdin=b"x" * 5_000_000).stdout == "xxx"
     with pytest.raises(ConfigError, match="no such user"):
@@ -127,7 +134,8 @@ def test_a_command_has_no_more_privileges_than_a_service(machine: Machine) -> No
         assert int(field(text, "CapEff"), 16) & ~int(field(service, "CapEff"), 16) == 0
     # The agent holds its socket, its pipes and nothing of the machine's.
     links = machine.execute("ls -l /proc/$PPID/fd 2>&1; ls -l /proc/$PPID/exe 2>&1")[1]
-    assert "/work" not in links and "python" not in links
+    assert "/work" not in links
+    assert "python" not in links
 
 
 def test_waits_for_commands(machine: Machine) -> None:
@@ -145,12 +153,16 @@ def test_units(machine: Machine) -> None:
     with pytest.raises(RequestedAssertionFailed):
         machine.require_unit_state("systemd-journald.service", "inactive")
     info = machine.get_unit_info("systemd-networkd.service")
-    assert info["ActiveState"] == machine.get_unit_property("systemd-networkd.service", "ActiveState") == "active"
+    assert (
+        info["ActiveState"]
+        == machine.get_unit_property("systemd-networkd.service", "ActiveState")
+        == "active"
+    )
     assert machine.units["systemd-networkd.service"].active_state == "active"
     machine.execute("systemctl start lame.service")
     with pytest.raises(RequestedAssertionFailed, match="failed"):
         machine.wait_for_unit("lame.service", timeout=20)
-    with pytest.raises(RequestedAssertionFailed, match="inactive|no pending|not-found"):
+    with pytest.raises(RequestedAssertionFailed, match=r"inactive|no pending|not-found"):
         machine.wait_for_unit("absent.service", timeout=20)
     assert machine.systemctl("is-active systemd-journald.service") == (0, "active\n")
     assert machine.start_job("probe.service")[0] == 0

@@ -30,7 +30,10 @@ class Victim:
         script = Path(__file__).with_name("victim.py")
         self.before = Leftovers.now()
         self.process = subprocess.Popen(
-            [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -40,7 +43,8 @@ class Victim:
         assert processes_in(self.groups)
 
     def ask(self, line: str) -> list[object]:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         answer: list[object] = json.loads(self.process.stdout.readline())
@@ -81,7 +85,9 @@ def victim() -> Iterator[Victim]:
     victim.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
+)
 def test_a_killed_test_process_leaves_nothing(victim: Victim, how: signal.Signals) -> None:
     victim.process.send_signal(how)
     victim.process.wait(20)

@@ -17,11 +17,11 @@ HOME = Path(__file__).resolve().parents[2] / PACKAGE
 
 # Lowest first. A room is a module or a package of this package.
 FLOORS = (
-    ("errors", "frozen", "model", "naming", "timing", "wire", "plan"),
+    ("errors", "frozen", "checks", "model", "naming", "timing", "wire", "plan"),
     ("networkd", "process", "network", "cgroups", "host"),
     ("inside", "sandbox", "images"),
-    ("shell", "bus", "console", "container"),
-    ("machine",),
+    ("shell", "bus", "console", "launch", "container"),
+    ("diagnostics", "machine"),
     ("cluster",),
     ("plugin", "__main__"),
 )
@@ -30,10 +30,14 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms on one floor that may import each other, in this direction.
 PEERS = {
     ("frozen", "errors"),
+    ("checks", "errors"),
+    ("checks", "frozen"),
+    ("checks", "naming"),
+    ("model", "checks"),
     ("model", "errors"),
     ("model", "frozen"),
     ("naming", "errors"),
-    ("naming", "model"),
+    ("naming", "frozen"),
     ("timing", "errors"),
     ("host", "cgroups"),
     ("host", "process"),
