@@ -35,9 +35,9 @@ _STREAM_UNITS = {
 
 _TEST = """
 import pytest
-from pytest_nspawn import Machine
+from pytest_nspawn import Machine, Node
 
-@pytest.mark.nodes("one", "two")
+@pytest.mark.nodes(one=Node(), two=Node())
 @pytest.mark.parametrize("number", range({count}))
 def test_two_nodes(one: Machine, two: Machine, number: int) -> None:
     one.succeed("true")
