@@ -26,6 +26,9 @@ HISTORY = 50
 OUTPUT_TAIL = 8 * 1024
 """Characters of each output of a command that are remembered: the last ones."""
 
+_MOMENT = 0.005
+"""Seconds before a node that could not be asked is asked again: its end is told soon after it is seen."""
+
 _LOGGER = logging.getLogger("pytest_nspawn.machine")
 
 
@@ -159,17 +162,17 @@ class Context:
                 raise self.timed_out(what, error.elapsed, error.limit, last()) from None
 
     def retry_once(self, attempt: Callable[[], T]) -> T | None:
-        """One try of a wait; None where the node reboots under it. Raises NotRunningError where it ended."""
+        """One try of a wait; None where nobody can be asked just now. Raises NotRunningError where the node ended."""
         self.run_callbacks()
         try:
             return attempt()
         except NotRunningError:
-            # A node that reboots is not gone: the next try asks the new boot.
-            if not self.rebooting():
+            if not self.may_answer_again():
                 raise
+            time.sleep(_MOMENT)
             return None
 
-    def rebooting(self) -> bool:
+    def may_answer_again(self) -> bool:
         """Whether a node that could not be asked may answer again: it boots anew, or lost no more than its agent."""
         return self.container.running
 

@@ -109,7 +109,7 @@ class Journal:
                     yield from map(_entry, whole)
                 process.poll()  # raises where the node has ended
         except NotRunningError:
-            if not self._context.rebooting():
+            if not self._context.may_answer_again():
                 raise
 
     def _read(self, process: RemoteProcess, deadline: Deadline) -> bytes:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 
 from pytest_nspawn.bus import UnitState
-from pytest_nspawn.errors import NotRunningError, RequestedAssertionFailed, TimeoutExceeded
+from pytest_nspawn.errors import RequestedAssertionFailed, TimeoutExceeded
 from pytest_nspawn.machine.commands import Commands
 from pytest_nspawn.machine.context import LIMIT, Context, hidden, seconds_of
 from pytest_nspawn.machine.journal import Journal
@@ -103,20 +103,19 @@ class UnitVerbs:
     def _watch(self, unit: str, until: Callable[[UnitState], bool], deadline: Deadline) -> bool:
         """Wait for a while; whether the unit is as wanted by then."""
         context = self._context
-        context.run_callbacks()
         remaining = deadline.remaining()
         if context.callbacks:
             # A polling condition is looked at during the wait too.
             remaining = _WATCHED if remaining is None else min(remaining, _WATCHED)
-        try:
-            context.bus().wait_for_unit(unit, until, Deadline(remaining))
-        except TimeoutExceeded:
-            return False
-        except NotRunningError:
-            if not context.rebooting():
-                raise
-            return False
-        return True
+
+        def look() -> bool:
+            try:
+                context.bus().wait_for_unit(unit, until, Deadline(remaining))
+            except TimeoutExceeded:
+                return False
+            return True
+
+        return bool(context.retry_once(look))
 
     def _wait_for_user_unit(self, unit: str, user: str, timeout: Seconds | None) -> None:
         state = ""

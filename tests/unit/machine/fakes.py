@@ -132,6 +132,11 @@ class Boot:
     """One boot: an agent of its own, a systemd of its own."""
 
     def __init__(self, node: str) -> None:
+        self._node = node
+        self.bus = FakeBus(node)
+        self.begin_agent()
+
+    def begin_agent(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self.agent = subprocess.Popen(
@@ -139,17 +144,19 @@ class Boot:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self.shell = Shell(node, ours)
-        self.bus = FakeBus(node)
+        self.shell = Shell(self._node, ours)
 
     def end(self) -> None:
+        self.end_agent()
+        self.bus.end()
+
+    def end_agent(self) -> None:
         # As in a node whose power is cut: nothing that runs there is left.
         for pid in [*reversed(_below(self.agent.pid)), self.agent.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.agent.wait()
         self.shell.close()
-        self.bus.end()
 
 
 class LocalContainer:
@@ -215,6 +222,12 @@ class LocalContainer:
         self.calls.append("reboot")
         self.begin_reboot()
         self.start()
+
+    def kill_agent(self) -> None:
+        """Do to the agent what a command in the node may do; there is another one soon."""
+        boot = self._now()
+        boot.end_agent()
+        boot.begin_agent()
 
     def begin_reboot(self) -> None:
         """Go down to come up again when `start` is called."""

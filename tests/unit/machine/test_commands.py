@@ -214,3 +214,14 @@ def test_callbacks_run_before_commands_and_can_fail_them(machine: Machine) -> No
     assert calls == [(0, "")]
     with pytest.raises(RequestedAssertionFailed, match="the condition is false"):
         machine.wait_until_succeeds("false", timeout=10)
+
+
+def test_a_wait_goes_on_where_only_the_agent_was_killed(
+    container: LocalContainer, machine: Machine, tmp_path: Path
+) -> None:
+    later(0.3, container.kill_agent)
+    later(1.0, (tmp_path / "there").touch)
+    machine.wait_for_file(str(tmp_path / "there"), timeout=20)
+    later(0.3, container.kill_agent)
+    machine.wait_until_succeeds("sleep 0.6", timeout=20)
+    assert container.boots == 1
