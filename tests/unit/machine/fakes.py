@@ -152,7 +152,7 @@ class Boot:
 
     def end_agent(self) -> None:
         # As in a node whose power is cut: nothing that runs there is left.
-        for pid in [*reversed(_below(self.agent.pid)), self.agent.pid]:
+        for pid in [self.agent.pid, *_below(self.agent.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.agent.wait()
