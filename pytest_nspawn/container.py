@@ -217,6 +217,13 @@ class Container:
         except SandboxError as error:
             raise NotRunningError(node=self.name) from error
         with self._condition:
+            if self._shell is None or self._shell.alive:
+                # Somebody else was faster, or the boot has ended meanwhile.
+                wire.close_all(reply.fds)
+                if self._shell is None:
+                    raise NotRunningError(node=self.name)
+                return self._shell
+            self._shell.close()
             self._shell = Shell.from_fd(self.name, reply.fds[0])
             return self._shell
 

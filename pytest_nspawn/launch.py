@@ -42,6 +42,8 @@ _NETWORKD_LINKS = {
     "network-online.target.wants/systemd-networkd-wait-online.service": "systemd-networkd-wait-online.service",
     "dbus-org.freedesktop.network1.service": "systemd-networkd.service",
 }
+# The node counts as booted once its addresses are there: or the first command would race with networkd.
+_ONLINE = {"multi-user.target.wants/network-online.target": "network-online.target"}
 _INSTALL = {"WantedBy": "wants", "RequiredBy": "requires", "UpheldBy": "upholds"}
 
 
@@ -112,7 +114,7 @@ def plan_launch(
         ),
         *(
             plan.symlink_in_root(place.root, path, target, owner=owner)
-            for path, target in _links(node, image).items()
+            for path, target in _links(node, image, surroundings).items()
         ),
         plan.directory_in_root(place.root, "/var/log/journal", mode=0o755, owner=owner),
         *(
@@ -246,11 +248,13 @@ def _files(
     return {path: (text.encode(), 0o644) for path, text in texts.items()} | dict(node.files)
 
 
-def _links(node: Node, image: Image) -> dict[str, str]:
+def _links(node: Node, image: Image, surroundings: Surroundings) -> dict[str, str]:
     """Symbolic links that say which units start with the node."""
     links = {}
     if image.enables_networkd:
-        links = {f"{image.units}/{path}": f"{_LIBRARY}/{unit}" for path, unit in _NETWORKD_LINKS.items()}
+        given = _ONLINE if surroundings.links and not node.network_units else {}
+        enabled = {**_NETWORKD_LINKS, **given}
+        links = {f"{image.units}/{path}": f"{_LIBRARY}/{unit}" for path, unit in enabled.items()}
     for unit, text in node.units.items():
         for key, values in _install_section(text).items():
             for value in values:

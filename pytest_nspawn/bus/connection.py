@@ -89,12 +89,17 @@ class Events:
         return signals
 
 
+_NUDGE = 0.02
+"""Seconds after which a connection's first call is helped along."""
+
+
 class Connection:
     """One D-Bus connection, peer to peer; its thread drains it until it is dropped."""
 
     def __init__(self, sock: socket.socket, node: str, *, limit: float = CALL_LIMIT) -> None:
         self.node = node
         self.dropped = False
+        self._heard = False
         self._limit = limit
         self._sock = sock
         self._lock = threading.Lock()
@@ -156,7 +161,7 @@ class Connection:
                     self._sock.sendall(data)
                 except OSError as error:
                     raise DroppedError from error
-            answers = [slot.get(timeout=self._patience(deadline)) for slot in slots.values()]
+            answers = [self._answer(slot, deadline) for slot in slots.values()]
         except queue.Empty:
             if deadline is not None and deadline.expired:
                 raise expired(deadline, "waiting for an answer of systemd", self.node) from None
@@ -167,6 +172,20 @@ class Connection:
                 for serial in slots:
                     self._answers.pop(serial, None)
         return [self._body(answer) for answer in answers]
+
+    def _answer(self, slot: queue.SimpleQueue[Any], deadline: Deadline | None) -> Any:
+        """Wait for one answer, and for the connection's first with nudges.
+
+        What systemd reads in one go with the handshake's BEGIN it leaves in its buffer until more arrives.
+        """
+        nudges = 0
+        while not self._heard and nudges * _NUDGE < self._patience(deadline):
+            with contextlib.suppress(queue.Empty):
+                return slot.get(timeout=_NUDGE)
+            nudges += 1
+            with self._lock, contextlib.suppress(OSError):
+                self._sock.sendall(_ping().serialise(serial=next(self._serials)))
+        return slot.get(timeout=self._patience(deadline))
 
     def _patience(self, deadline: Deadline | None) -> float:
         remaining = None if deadline is None else deadline.remaining()
@@ -222,6 +241,7 @@ class Connection:
         message = Message.from_buffer(raw)
         slot = self._answers.get(message.header.fields.get(HeaderFields.reply_serial, 0))
         if slot is not None:
+            self._heard = True
             slot.put(message)
 
 
@@ -248,6 +268,10 @@ def _line(sock: socket.socket) -> bytes:
             return b""
         line += byte
     return line
+
+
+def _ping() -> Any:
+    return method_call("/org/freedesktop/systemd1", "org.freedesktop.DBus.Peer", "Ping", "")
 
 
 def method_call(path: str, interface: str, method: str, signature: str, *body: object) -> Any:

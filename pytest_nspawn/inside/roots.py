@@ -138,7 +138,7 @@ def visible(path: str) -> str:
 def _make_mount_point(source: str, path: str) -> None:
     if os.path.isdir(source):
         os.makedirs(path, exist_ok=True)
-    else:
+    elif not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
