@@ -193,6 +193,9 @@ class Cluster(Mapping[str, Machine]):
         state = options.state_dir or Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pytest-nspawn-"))
         )
+        shared = state / "shared-xchg"
+        shared.mkdir(exist_ok=True)
+        shared.chmod(0o1777)  # each node has users of its own
         self._containers: dict[str, Container] = {}
         self._stack.callback(self._remove)
         machines: dict[str, Machine] = {}
@@ -211,6 +214,7 @@ class Cluster(Mapping[str, Machine]):
                 mtus={network: bridge.mtu for network, bridge in bridges.items()},
                 hosts=networkd.hosts_file(wiring, name),
                 network_files=networkd.network_files(wiring, name),
+                shared=str(shared.resolve()),
             )
             container.prepare(
                 number,

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,10 +165,21 @@ class Container:
 
     def power_off(self, timeout: float | None = None) -> None:
         """Shut down cleanly and wait. Raises TimeoutError."""
-        self._ending = True
-        if self._running:
+        limit = _POWER_OFF if timeout is None else timeout
+        end = time.monotonic() + limit
+        while self._running:
+            boot, self._ending = self.boots, True
             self._sandbox.call("signal", node=self.number, signal=int(signal.SIGTERM))
-            self.wait_stopped(_POWER_OFF if timeout is None else timeout)
+            with self._condition:
+                # A node that was about to reboot boots once more: then it is asked again.
+                done = self._condition.wait_for(partial(self._has_left, boot), end - time.monotonic())
+            if not done:
+                raise TimeoutError(f"{self.name} still runs after {limit:g} s; status: {self.status}")
+            if self._running:
+                self.wait_ready(end - time.monotonic())
+
+    def _has_left(self, boot: int) -> bool:
+        return not self._running or self.boots != boot
 
     def kill(self) -> None:
         """Cut the power: every process of the node ends at once."""

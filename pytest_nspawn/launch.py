@@ -89,6 +89,8 @@ class Surroundings:
     mtus: Mapping[int | str, int | None]
     hosts: str
     network_files: Mapping[str, str]
+    shared: str
+    """A directory of the machine that all nodes see at /tmp/shared."""
 
 
 def plan_launch(
@@ -131,6 +133,7 @@ def plan_launch(
             )
             for index, bind in enumerate(node.binds.values())
         ),
+        plan.bind(surroundings.shared, f"{home}/shared", read_only=False),
     ]
     extra = list(node.nspawn_options)
     if adjust is not None:
@@ -214,6 +217,7 @@ def _arguments(
         option = "--bind-ro" if bind.read_only else "--bind"
         target = path.replace("\\", "\\\\").replace(":", "\\:")
         argv.append(f"{option}={place.home}/binds/{index}:{target}")
+    argv.append(f"--bind={place.home}/shared:/tmp/shared")
     argv += [f"--load-credential={key}:{place.home}/credentials/{key}" for key in node.credentials]
     argv += extra
     argv += image.payload

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import struct
 import termios
@@ -92,6 +93,8 @@ class Node:
         if self._pid:
             with open(f"{self._cgroup}/cgroup.kill", "w", encoding="ascii") as file:
                 file.write("1")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)  # it may not have entered its group yet
 
     def remove(self, gone: Callable[[], None]) -> None:
         """Kill what runs, release root and console; calls `gone` when nothing is left."""

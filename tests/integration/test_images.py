@@ -20,12 +20,13 @@ NETWORK = "[Match]\nName=eth1\n[Network]\nAddress=10.99.0.7/24\nDHCP=no\nLinkLoc
 
 def tree_state(path: Path) -> set[tuple[str, int, int]]:
     """Names, sizes and times of a tree: what a write to it would change."""
-    return {
-        (os.path.join(directory, name), entry.st_size, entry.st_mtime_ns)
+    entries = [
+        os.path.join(directory, name)
         for directory, directories, files in os.walk(path)
         for name in [*directories, *files]
-        if (entry := os.lstat(os.path.join(directory, name)))
-    }
+    ]
+    states = [(entry, os.lstat(entry)) for entry in entries]
+    return {(entry, state.st_size, state.st_mtime_ns) for entry, state in states}
 
 
 @pytest.fixture(params=["host", "rootfs", "tar"])
