@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -80,11 +81,18 @@ class Engine:
         home = cgroups.cgroup_home()
         limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
         for name, node in topology.nodes.items():
-            images.of(name, node)
+            image = images.of(name, node)
             for path, bind in node.binds.items():
                 if not bind.source.exists():
                     problem = f"binds: there is nothing to bind to {path}"
                     raise ConfigError(problem=problem, node=name, value=str(bind.source))
+            if mode == "user" and image.tree is not None and image.tree.stat().st_uid != os.getuid():
+                raise ConfigError(
+                    problem="this root file system belongs to another user, so a node of yours could not write to it",
+                    node=name,
+                    value=str(image.tree),
+                    hint="give it as a tar archive (rootfs:FILE.tar), or run as root",
+                )
             if self.options.private_users == "no" and node.private_users:
                 problem = "private_users=True, but --nspawn-private-users=no"
                 raise ConfigError(problem=problem, node=name)

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 from pytest_nspawn import wire
 from pytest_nspawn.bus import Bus
 from pytest_nspawn.console import Console
-from pytest_nspawn.errors import BootError, NotRunningError, SandboxError
+from pytest_nspawn.errors import (
+    BootError,
+    NotRunningError,
+    NspawnError,
+    RequestedAssertionFailed,
+    SandboxError,
+)
 from pytest_nspawn.plan import STATE
 from pytest_nspawn.shell import Shell
 
@@ -35,6 +41,9 @@ _REBOOT = signal.SIGRTMIN + 5
 """What systemd takes for `systemctl reboot` (systemd(1), signals)."""
 
 _CONSOLE_TAIL = 4000
+
+_JOBS = 5.0
+"""Seconds for a node that does not get ready to say what it is waiting for."""
 
 
 class Container:
@@ -144,8 +153,25 @@ class Container:
                     raise NotRunningError(node=self.name)
                 left = (self.started_at or 0) + limit - time.monotonic()
                 if left <= 0:
-                    raise self._boot_error(f"not ready within its limit of {limit:g} s")
+                    break
                 self._condition.wait(left)
+            else:
+                return
+            error = self._boot_error(f"not ready within its limit of {limit:g} s")
+        error.waiting_for = self._jobs() or error.waiting_for
+        raise error
+
+    def _jobs(self) -> str:
+        """What the node's systemd works on, as "web.service (start)"; empty where it does not say."""
+        shell = self.agent()
+        if shell is None:
+            return ""
+        try:
+            listed = shell.run(["systemctl", "list-jobs", "--plain", "--no-legend"], timeout=_JOBS)
+        except (NspawnError, RequestedAssertionFailed, OSError):
+            return ""
+        jobs = [line.split() for line in listed.stdout.splitlines()]
+        return ", ".join(f"{job[1]} ({job[2]})" for job in jobs if job[3:] == ["running"])
 
     def wait_boot(self, after: int, timeout: float | None = None) -> None:
         """Wait until a boot later than number `after` is ready. Raises BootError."""

@@ -47,6 +47,15 @@ def bind(
     }
 
 
+def settings(source: str, path: str, *, idmap: int | None) -> Operation:
+    """A directory of the machine's settings at `path`, as the lower layer of an overlay.
+
+    In a user's sandbox it is a copy, made once: root in it may not write beside files of the machine's root, whom its
+    user namespace does not know, and so could change no directory that is seen through.
+    """
+    return {"do": "settings", "source": source, "path": path, "idmap": idmap}
+
+
 def unpacked(archive: str, path: str) -> Operation:
     """The tree of a tar archive at `path`: unpacked once a sandbox, into memory, then shared by all nodes."""
     return {"do": "unpacked", "archive": archive, "path": path}

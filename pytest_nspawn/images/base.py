@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pytest_nspawn.plan import Operation
 
@@ -47,6 +48,8 @@ class Image:
     """Operations that leave a root at `Place.root`, with everything that is written to it below `Place.disk`."""
     payload: tuple[str, ...] = ("--boot",)
     """The last arguments of systemd-nspawn: `--boot`, or a program of the image and its arguments."""
+    tree: Path | None = None
+    """The directory of the machine that the root's own directories come from, where there is one."""
     shifted: tuple[str, ...] = ()
     """Paths whose owners must be mapped where the node has a user namespace of its own."""
     kept: Mapping[str, str] = field(default_factory=dict)

@@ -101,7 +101,7 @@ def _operations(place: Place) -> list[Operation]:
         # A mount of its own, so that what is mounted below it comes along.
         plan.bind(below, root, read_only=False, recursive=True),
         plan.bind("/usr", f"{root}/usr", read_only=True, idmap=place.idmap),
-        plan.bind("/etc", f"{place.home}/etc", read_only=True, idmap=place.idmap),
+        plan.settings("/etc", f"{place.home}/etc", idmap=place.idmap),
         plan.overlay(f"{root}/etc", lower=f"{place.home}/etc", upper=f"{disk}/etc", work=f"{disk}/etc-work"),
     ]
     for name in _TOP_LINKS:

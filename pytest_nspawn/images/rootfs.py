@@ -35,7 +35,13 @@ def rootfs_image(path: Path) -> Image:
             plan.overlay(place.root, lower=lower, upper=f"{disk}/upper", work=f"{disk}/work"),
         ]
 
-    return Image(description=f"rootfs:{path}", operations=operations, shifted=shifted, kept={"upper": "root"})
+    return Image(
+        description=f"rootfs:{path}",
+        operations=operations,
+        tree=None if source else path,
+        shifted=shifted,
+        kept={"upper": "root"},
+    )
 
 
 def _check_tree(path: Path) -> None:

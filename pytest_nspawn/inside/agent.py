@@ -62,14 +62,12 @@ _NAMESPACES = {
 }
 
 
-def main(
-    control: socket.socket, leader: int, leader_fd: int, cgroups: list[str], tmpfs_size: int
-) -> NoReturn:
+def main(control: socket.socket, leader: int, leader_fd: int, limits: list[str], tmpfs_size: int) -> NoReturn:
     """Enter the node of `leader` and serve; to be called in a fresh fork of init, which reaps it."""
     try:
         # Opened outside: what a node mounts over its /proc changes nothing.
         status = os.open(f"/proc/{leader}/status", os.O_RDONLY | os.O_CLOEXEC)
-        _enter(leader, leader_fd, cgroups, tmpfs_size)
+        _enter(leader, leader_fd, limits, tmpfs_size)
         if os.fork():
             os._exit(0)
         _become_root()
@@ -94,10 +92,8 @@ def main(
         os._exit(1)
 
 
-def _enter(leader: int, leader_fd: int, cgroups: list[str], tmpfs_size: int) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(cgroups[0])
-    for directory in cgroups:
+def _enter(leader: int, leader_fd: int, limits: list[str], tmpfs_size: int) -> None:
+    for directory in limits:
         with open(f"{directory}/cgroup.procs", "w", encoding="ascii") as file:
             file.write("0")
     flags = 0

@@ -56,10 +56,11 @@ def _set_up() -> None:
 
 def _enable_controllers() -> list[str]:
     """Give the nodes' cgroups what controllers there are; init leaves the top for that (no internal processes)."""
-    os.mkdir(f"{_CGROUP}/init")
-    _write(f"{_CGROUP}/init/cgroup.procs", "0")
     with open(f"{_CGROUP}/cgroup.controllers", encoding="ascii") as file:
         there = [name for name in file.read().split() if name in _CONTROLLERS]
+    if there:
+        os.mkdir(f"{_CGROUP}/init")
+        _write(f"{_CGROUP}/init/cgroup.procs", "0")
     for name in there:
         _write(f"{_CGROUP}/cgroup.subtree_control", f"+{name}")
     return there

@@ -71,7 +71,7 @@ class Node:
         # A fresh directory a boot: systemd dies on a stale init.scope of other owners.
         os.mkdir(self._cgroup)
         self._limit()
-        pid = os.fork()
+        pid = _fork_into(self._cgroup)
         if pid == 0:
             self._exec()
         self._pid = pid
@@ -109,7 +109,7 @@ class Node:
             for fd in (0, 1, 2):
                 os.dup2(self._terminal, fd)
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            enter_cgroups(self._cgroup, self._limit_directories())
+            enter_cgroups(self._limit_directories())
             environment = {
                 "PATH": os.environ.get("PATH", os.defpath),
                 "LANG": "C.UTF-8",
@@ -194,11 +194,13 @@ class Node:
     def _fork_agent(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
-            pid = os.fork()
-            if pid == 0:
+            group = f"{self._cgroup}/payload/pytest-nspawn"
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(group)
+            if _fork_into(group) == 0:
                 self._init.in_child()
-                cgroups = [f"{self._cgroup}/payload/pytest-nspawn", *self._limit_directories()]
-                agent.main(theirs, self._leader, self._leader_fd, cgroups, self._tmpfs_size)
+                limits = self._limit_directories()
+                agent.main(theirs, self._leader, self._leader_fd, limits, self._tmpfs_size)
         return ours
 
     def _leader_ended(self) -> None:
@@ -249,9 +251,17 @@ class Node:
         self._init.tell({"event": event, "node": self._id, "boot": self._boot, **fields}, fds or [])
 
 
-def enter_cgroups(cgroup: str, limits: list[str]) -> None:
-    """Move this process into a cgroup of the v2 hierarchy and into those that limit the node."""
-    for directory in (cgroup, *limits):
+def _fork_into(cgroup: str) -> int:
+    directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return linux.fork_into(directory)
+    finally:
+        os.close(directory)
+
+
+def enter_cgroups(limits: list[str]) -> None:
+    """Move this process into the v1 cgroups that limit the node."""
+    for directory in limits:
         with open(f"{directory}/cgroup.procs", "w", encoding="ascii") as file:
             file.write("0")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,15 @@ class Roots:
         tree = linux.clone_tree(source, recursive=recursive, read_only=read_only, idmap_fd=idmap_fd)
         linux.attach_tree(tree, path)
 
+    def _settings(self, source: str, path: str, idmap: int | None) -> None:
+        if not self._user_mode:
+            self._bind(source, path, read_only=True, idmap=idmap, recursive=False)
+            return
+        copy = f"{self._images}/settings{source.replace('/', '-')}"
+        if not os.path.exists(copy):
+            _copy_readable(source, copy)
+        os.symlink(copy, path)
+
     def _unpacked(self, archive: str, path: str) -> None:
         os.symlink(self._archives[archive], path)
 
@@ -133,6 +143,21 @@ def visible(path: str) -> str:
     if path.startswith(f"{STATE}/") or not (path == "/run" or path.startswith("/run/")):
         return path
     return HOST_RUN + path[len("/run") :]
+
+
+def _copy_readable(source: str, target: str) -> None:
+    """Copy a tree: directories, links and what may be read of the files; the rest is nobody's business in a node."""
+    os.makedirs(target, exist_ok=True)
+    for entry in os.scandir(source):
+        there = f"{target}/{entry.name}"
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), there)
+        elif entry.is_dir(follow_symlinks=False):
+            with contextlib.suppress(PermissionError):
+                _copy_readable(entry.path, there)
+        elif entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(PermissionError):
+                shutil.copy(entry.path, there)
 
 
 def _make_mount_point(source: str, path: str) -> None:

@@ -125,11 +125,19 @@ def _enter_namespaces(
         asks.send(f"failed {error}".encode())
         os._exit(1)
     asks.close()
+    try:
+        _become_init(config, control, cgroups, lifeline)
+    except BaseException:  # noqa: BLE001 (told, and the sandbox ends)
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
+
+
+def _become_init(config: dict[str, Any], control: socket.socket, cgroups: Cgroups, lifeline: int) -> None:
     # The death signal belongs to the parent at the time of its death: set it once the process between is gone.
     if os.read(lifeline, 1):
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         init.main(config, control, lifeline, cgroups.limits)
-    os._exit(1)
 
 
 def _map_ids(pid: int, maps: dict[str, list[list[int]]]) -> None:
