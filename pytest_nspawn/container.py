@@ -146,20 +146,23 @@ class Container:
         if new:
             self.start()
         limit = self._boot_timeout if timeout is None else timeout
+        if not self._gets_ready(limit):
+            error = self._boot_error(f"not ready within its limit of {limit:g} s")
+            error.waiting_for = self._jobs() or error.waiting_for
+            raise error
+
+    def _gets_ready(self, limit: float) -> bool:
+        """Wait until it is ready; False where it is not so within `limit` seconds from its start."""
         with self._condition:
-            while not self._ready:
+            while not self.ready:
                 self._raise_problem()
                 if not self._running:
                     raise NotRunningError(node=self.name)
                 left = (self.started_at or 0) + limit - time.monotonic()
                 if left <= 0:
-                    break
+                    return False
                 self._condition.wait(left)
-            else:
-                return
-            error = self._boot_error(f"not ready within its limit of {limit:g} s")
-        error.waiting_for = self._jobs() or error.waiting_for
-        raise error
+            return True
 
     def _jobs(self) -> str:
         """What the node's systemd works on, as "web.service (start)"; empty where it does not say."""
@@ -279,7 +282,12 @@ class Container:
             return self._boot_error(self._problem) if self._problem and not self._told else None
 
     def keep(self, directory: Path) -> None:
-        """Copy what the node wrote to its root, and its console's log, to a directory. Raises SandboxError, OSError."""
+        """Copy what the node wrote to its root, and its console's log, to a directory. Raises SandboxError, OSError.
+
+        Nothing where it was never started.
+        """
+        if self.started_at is None:
+            return  # it has no state
         directory.mkdir(parents=True, exist_ok=True)
         console = self.console
         (directory / "console.log").write_text(console.log(), encoding="utf-8", errors="replace")

@@ -80,7 +80,7 @@ def plan_wiring(topology: Topology) -> Wiring:
     """Number and address everything. Raises ConfigError for subnets that overlap or are too small."""
     numbers = {name: index for index, name in enumerate(sorted(topology.nodes), 1)}
     networks = topology.all_networks
-    subnets = _subnets(networks)
+    subnets = _subnets(topology, networks)
     bridges: dict[NetworkName, Bridge] = {}
     for name, network in networks.items():
         members = {node: numbers[node] for node in numbers if name in topology.networks_of(node)}
@@ -110,7 +110,7 @@ def plan_wiring(topology: Topology) -> Wiring:
     )
 
 
-def _subnets(networks: Mapping[NetworkName, Network]) -> dict[NetworkName, Subnets]:
+def _subnets(topology: Topology, networks: Mapping[NetworkName, Network]) -> dict[NetworkName, Subnets]:
     """A VLAN number and two subnets a network. One with a name gets the first number whose subnets are free."""
     found: dict[NetworkName, Subnets] = {}
     custom: list[Subnet] = [
@@ -141,7 +141,9 @@ def _subnets(networks: Mapping[NetworkName, Network]) -> dict[NetworkName, Subne
             if _overlap(first, second):
                 problem = f"networks {one!r} and {other!r} overlap"
                 hint = "give one of them another subnet, as in Network(subnet4=..., subnet6=...)"
-                raise ConfigError(problem=problem, value=f"{first} and {second}", hint=hint)
+                nodes = (node for node in topology.nodes if {one, other} & {*topology.networks_of(node)})
+                value = f"{first} and {second}"
+                raise ConfigError(problem=problem, node=next(nodes, None), value=value, hint=hint)
     return found
 
 

@@ -10,9 +10,11 @@ import itertools
 import json
 import os
 import re
+import select
 import socket
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 _START_LIMIT = 30.0
 """Seconds for the sandbox to come up; it takes about 0.05."""
+
+_DYING = 2.0
+"""Seconds for killed processes to be gone."""
 
 _FIRST_ID, _LAST_ID, _IDS = 0x00080000, 0x6FFF0000, 0x10000
 """Where user namespaces of containers live (systemd's UIDS-GIDS document), and how many ids each has."""
@@ -248,10 +253,21 @@ def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if (path / "cgroup.kill").exists():
             (path / "cgroup.kill").write_text("1", encoding="ascii")
+            _wait_until_empty(path / "cgroup.events")
         for directory, _directories, _files in os.walk(path, topdown=False):
             # Still busy: the next run finds it empty.
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
+
+
+def _wait_until_empty(events: Path) -> None:
+    """Wait until the last process of a control group is gone; the kernel tells (cgroup-v2, cgroup.events)."""
+    deadline = time.monotonic() + _DYING
+    with events.open("rb", buffering=0) as file:
+        poll = select.poll()
+        poll.register(file, select.POLLPRI)
+        while b"populated 1" in os.pread(file.fileno(), 256, 0) and time.monotonic() < deadline:
+            poll.poll(100)
 
 
 def _maps() -> dict[str, list[list[int]]]:

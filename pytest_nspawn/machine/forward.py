@@ -122,7 +122,7 @@ def _listen(node: str, port: int) -> socket.socket:
             node=node,
             value=port,
             hint="choose another, or host_port=0 to have a free one chosen",
-        ) from error
+        ) from None
     return listener
 
 

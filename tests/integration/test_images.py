@@ -40,7 +40,10 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return f"rootfs:{rootfs}"
     archive = tmp_path_factory.getbasetemp() / "rootfs.tar"
     if not archive.exists():
-        subprocess.run(["tar", "--create", "--file", archive, "--directory", rootfs, "."], check=True)
+        subprocess.run(
+            ["tar", "--create", "--ignore-failed-read", "--file", archive, "--directory", rootfs, "."],
+            check=True,
+        )
     return f"rootfs:{archive}"
 
 
