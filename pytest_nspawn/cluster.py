@@ -83,9 +83,10 @@ class Engine:
         for name, node in topology.nodes.items():
             image = images.of(name, node)
             for path, bind in node.binds.items():
-                if not bind.source.exists():
+                if not os.path.exists(bind.source):  # pathlib's raises where the path is too long
                     problem = f"binds: there is nothing to bind to {path}"
-                    raise ConfigError(problem=problem, node=name, value=str(bind.source))
+                    hint = "give a file or directory of this machine"
+                    raise ConfigError(problem=problem, node=name, value=str(bind.source), hint=hint)
             if mode == "user" and image.tree is not None and image.tree.stat().st_uid != os.getuid():
                 raise ConfigError(
                     problem="this root file system belongs to another user, so a node of yours could not write to it",
