@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,11 @@ def test_every_option_works_on_every_image(
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/file").write_text("from the machine")
     before = tree_state(Path(image.partition(":")[2])) if image.startswith("rootfs:") else set()
+    limits: dict[str, Any] = {"memory": "512M", "tasks": 300, "cpus": 1.5}
+    try:
+        engine.check(Topology({"web": Node(**limits)}))
+    except HostError:
+        limits = {}  # an ordinary user on a hybrid machine: nobody may limit anything
     node = Node(
         image=image,
         files={"/srv/text": "words\n", "/srv/script": ("#!/bin/sh\necho ran\n", 0o755), "/etc/a/b/c": b"\0"},
@@ -60,15 +66,9 @@ def test_every_option_works_on_every_image(
         binds={"/mnt/shared": Bind(tmp_path / "shared", read_only=True), "/run/late": tmp_path / "shared"},
         credentials={"token": "secret words"},
         network_units={"10-own.network": NETWORK},
-        memory="512M",
-        tasks=300,
-        cpus=1.5,
         root_size="300M",
+        **limits,
     )
-    try:
-        engine.check(Topology({"web": node}))
-    except HostError as error:
-        pytest.skip(str(error))
     with engine.boot(Topology({"web": node})) as nodes:
         web = nodes["web"]
         assert web.succeed("cat /srv/text; /srv/script; hostname") == "words\nran\nweb\n"
@@ -80,8 +80,9 @@ def test_every_option_works_on_every_image(
         assert "10.99.0.7/24" in web.succeed("ip -4 addr show eth1 || networkctl status eth1")
         web.fail("head -c 400M /dev/zero > /large")
         web.succeed("rm -f /large; touch /usr-is-not-mine || :")
-        crowd = web.run("for i in $(seq 400); do sleep 5 & done", timeout=20)
-        assert "temporarily unavailable" in crowd.stderr
+        if limits:
+            crowd = web.run("for i in $(seq 400); do sleep 5 & done", timeout=20)
+            assert "temporarily unavailable" in crowd.stderr
         assert web.get_unit_property("multi-user.target", "ActiveState") == "active"
     if before:
         assert tree_state(Path(image.partition(":")[2])) == before
