@@ -47,6 +47,15 @@ def bind(
     }
 
 
+def sealed(source: str, path: str, *, idmap: int | None) -> Operation:
+    """A directory of the machine at `path`, read-only in a way that root in the node cannot undo.
+
+    A read-only bind can be made writable again by whoever may mount in its user namespace; where the node has none of
+    its own, an overlay without an upper layer stands for it.
+    """
+    return {"do": "sealed", "source": source, "path": path, "idmap": idmap}
+
+
 def settings(source: str, path: str, *, idmap: int | None) -> Operation:
     """A directory of the machine's settings at `path`, as the lower layer of an overlay.
 

@@ -100,7 +100,7 @@ def _operations(place: Place) -> list[Operation]:
         plan.hide(f"{disk}/etc", _there(_HIDDEN), ["systemd"]),
         # A mount of its own, so that what is mounted below it comes along.
         plan.bind(below, root, read_only=False, recursive=True),
-        plan.bind("/usr", f"{root}/usr", read_only=True, idmap=place.idmap),
+        plan.sealed("/usr", f"{root}/usr", idmap=place.idmap),
         plan.settings("/etc", f"{place.home}/etc", idmap=place.idmap),
         plan.overlay(f"{root}/etc", lower=f"{place.home}/etc", upper=f"{disk}/etc", work=f"{disk}/etc-work"),
     ]
@@ -109,7 +109,7 @@ def _operations(place: Place) -> list[Operation]:
         if path.is_symlink():
             operations.append(plan.symlink(f"{below}/{name}", os.readlink(path), owner=owner))
         elif path.is_dir():
-            operations.append(plan.bind(str(path), f"{root}/{name}", read_only=True, idmap=place.idmap))
+            operations.append(plan.sealed(str(path), f"{root}/{name}", idmap=place.idmap))
     shadow = place.content(_shadow().encode())
     operations.append(plan.write_in_root(root, "/etc/shadow", shadow, mode=0o640, owner=owner))
     operations += [

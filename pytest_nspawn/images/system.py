@@ -29,7 +29,7 @@ def system_image(text: str) -> Image:
             plan.tmpfs(place.disk, size=place.size, owner=owner),
             *(plan.directory(f"{root}{name}", owner=owner) for name in directories),
             plan.bind(root, place.root, read_only=False, recursive=True),
-            plan.bind(STORE, f"{place.root}/nix/store", read_only=True, idmap=place.idmap),
+            plan.sealed(STORE, f"{place.root}/nix/store", idmap=place.idmap),
             *_hosts(path, place),
         ]
 

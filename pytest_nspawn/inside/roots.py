@@ -86,6 +86,14 @@ class Roots:
         tree = linux.clone_tree(source, recursive=recursive, read_only=read_only, idmap_fd=idmap_fd)
         linux.attach_tree(tree, path)
 
+    def _sealed(self, source: str, path: str, idmap: int | None) -> None:
+        if idmap is not None or self._user_mode:
+            self._bind(source, path, read_only=True, idmap=idmap, recursive=False)
+            return
+        nothing = f"{self._images}/nothing"
+        os.makedirs(nothing, exist_ok=True)
+        linux.mount("overlay", path, "overlay", linux.MS_RDONLY, f"lowerdir={visible(source)}:{nothing}")
+
     def _settings(self, source: str, path: str, idmap: int | None) -> None:
         if not self._user_mode:
             self._bind(source, path, read_only=True, idmap=idmap, recursive=False)

@@ -200,7 +200,11 @@ def _clear_scope() -> str:
     """The scope that systemd-run made for this process; it moves to a leaf, so that the scope can give limits out."""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         own = next(line[3:].strip() for line in file if line.startswith("0::"))
-    scope = f"/sys/fs/cgroup{own}"
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        mounts = [line.split() for line in file]
+    # On a hybrid machine the hierarchy is mounted somewhere else.
+    top = next(words[4] for words in mounts if words[words.index("-") + 1] == "cgroup2")
+    scope = f"{top}{own}"
     os.mkdir(f"{scope}/warden")
     _write(f"{scope}/warden/cgroup.procs", "0")
     return scope

@@ -101,6 +101,10 @@ def test_user_namespaces_of_nodes(engine: Engine, private_users: bool) -> None:
             web.succeed("stat -c %U /usr/bin/su; touch /root/mine; stat -c %U /root/mine").split()[1]
             == "root"
         )
+        web.fail(
+            "mount -o remount,rw,bind /usr && touch /usr/written",
+            "mount -o remount,rw /usr && touch /usr/written",
+        )
         if engine.sandbox.mode == "root":
             assert web.succeed("stat -c %U%a /usr/bin/su") == "root4755\n"
             assert web.succeed("su daemon --shell /bin/sh --command 'id -un'") == "daemon\n"

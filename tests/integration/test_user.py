@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,15 @@ def group() -> Iterator[Path]:
     path.rmdir()
 
 
-def test_an_ordinary_user_has_it_all(can_boot: None, group: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that everybody may enter: pytest keeps its own for the one who runs it."""
+    with tempfile.TemporaryDirectory(prefix="nspawn-user-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_an_ordinary_user_has_it_all(can_boot: None, group: Path, place: Path) -> None:
     if os.getuid():
         pytest.skip("the whole suite runs as an ordinary user already")
     missing = [program for program in ("setpriv", "unshare", "newuidmap") if not shutil.which(program)]
@@ -50,23 +59,21 @@ def test_an_ordinary_user_has_it_all(can_boot: None, group: Path, tmp_path: Path
     closed = [path for path in [*HERE.parents, Path(sys.executable)] if not path.stat().st_mode & 0o005]
     if closed:
         pytest.skip(f"an ordinary user may not read {closed[0]}")
-    home = tmp_path / "home"
+    home = place / "home"
     home.mkdir()
     os.chown(home, UID, UID)
-    for directory in [tmp_path, *tmp_path.parents[:2]]:
-        directory.chmod(0o755)
     own = f"{pwd.getpwuid(0).pw_name}-tester"
     passwd = Path("/etc/passwd").read_text() + f"{own}:x:{UID}:{UID}::{home}:/bin/sh\n"
-    (tmp_path / "passwd").write_text(passwd)
+    (place / "passwd").write_text(passwd)
     for name in ("subuid", "subgid"):
-        (tmp_path / name).write_text(f"{own}:{FIRST}:65536\n")
+        (place / name).write_text(f"{own}:{FIRST}:65536\n")
     tests = [
         "test_life.py",
         "test_networks.py",
         "test_images.py::test_every_option_works_on_every_image[host]",
     ]
     command = [
-        *("unshare", "--mount", "bash", "-c", SCRIPT, "bash", str(tmp_path), str(group)),
+        *("unshare", "--mount", "bash", "-c", SCRIPT, "bash", str(place), str(group)),
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={home}/tests"),
         *(str(HERE / test) for test in tests),
         str(HERE.parent.parent / "example_tests/test_web.py"),
