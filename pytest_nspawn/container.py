@@ -379,6 +379,8 @@ class Container:
             if failed:
                 self._problem = f"systemd-nspawn ended with exit code {status} before the node was ready"
             self._condition.notify_all()
+        if failed:
+            self._changed(self, "failed")
         self._changed(self, "started" if again else "stopped")
 
     def _end_boot(self) -> None:
