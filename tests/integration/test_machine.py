@@ -147,7 +147,7 @@ def test_power(engine: Engine) -> None:
         machine.succeed("touch /run/memory; (sleep 0.1; systemctl reboot) >/dev/null 2>&1 &")
         machine.wait_until_succeeds("test ! -e /run/memory", timeout=30)
         machine.fail("head -c 300M /dev/zero > /root/large")
-        machine.succeed("rm /root/large", "(sleep 0.1; poweroff) >/dev/null 2>&1 &")
+        machine.succeed("rm /root/large", "(sleep 0.1; systemctl poweroff) >/dev/null 2>&1 &")
         machine.wait_for_shutdown()
         assert not machine.is_up()
 
