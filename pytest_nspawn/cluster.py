@@ -284,7 +284,9 @@ class Cluster(Mapping[str, Machine]):
                 container.wait_stopped()
 
     def boot_failures(self) -> list[BootError]:
-        """Boot failures that no command has raised."""
+        """Boot failures that no command has raised; waits for boots that no command has waited for."""
+        for container in self._containers.values():
+            container.wait_outcome()
         found = [error for each in self._containers.values() if (error := each.failure()) is not None]
         if self._networks.done() and isinstance(problem := self._networks.exception(), NspawnError):
             found += [BootError(node=name, problem=str(problem)) for name in list(self)[:1]]

@@ -79,7 +79,7 @@ class Container:
         self._running = False
         self._ready = self._was_ready = self._ending = False
         self._problem: str | None = None
-        self._told = False
+        self._told = self._asked = False
         self._exit_status: int | None = None
 
     def __repr__(self) -> str:
@@ -139,6 +139,7 @@ class Container:
 
         `timeout` in seconds, from its start; None: the limit of a boot. Raises BootError, NotRunningError.
         """
+        self._asked = True
         if self._ready:
             return
         with self._condition:
@@ -275,6 +276,19 @@ class Container:
             if self._bus is None or self._shell is not shell:
                 self._bus = Bus(lambda: shell.connect_unix("/run/systemd/private"), node=self.name)
             return self._bus
+
+    def wait_outcome(self) -> None:
+        """Wait until a boot that nobody asked anything of has succeeded or failed: its failure is not to be lost."""
+        with self._condition:
+            if self.started_at is None or self._asked or self._ending:
+                return
+            left = self.started_at + self._boot_timeout - time.monotonic()
+            over = self._condition.wait_for(self._is_decided, max(0.0, left))
+            if not over and self._problem is None:
+                self._problem = f"not ready within its limit of {self._boot_timeout:g} s"
+
+    def _is_decided(self) -> bool:
+        return self._was_ready or not self._running or self._problem is not None
 
     def failure(self) -> BootError | None:
         """Why the last boot failed, where no command has raised it."""
