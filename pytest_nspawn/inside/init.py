@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _CGROUP = "/sys/fs/cgroup"
-_CONTROLLERS = ("memory", "pids", "cpu")
+CONTROLLERS = ("memory", "pids", "cpu")
+"""What can limit a node."""
 
 
 def main(config: dict[str, Any], control: socket.socket, lifeline: int, v1: dict[str, int]) -> NoReturn:
@@ -57,7 +58,7 @@ def _set_up() -> None:
 def _enable_controllers() -> list[str]:
     """Give the nodes' cgroups what controllers there are; init leaves the top for that (no internal processes)."""
     with open(f"{_CGROUP}/cgroup.controllers", encoding="ascii") as file:
-        there = [name for name in file.read().split() if name in _CONTROLLERS]
+        there = [name for name in file.read().split() if name in CONTROLLERS]
     if there:
         os.mkdir(f"{_CGROUP}/init")
         _write(f"{_CGROUP}/init/cgroup.procs", "0")

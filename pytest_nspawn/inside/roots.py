@@ -43,7 +43,7 @@ class Roots:
     def shift(self, base: int) -> int:
         """A user namespace that maps ids 0 to 65535 to `base` and up."""
         if base not in self._namespaces:
-            self._namespaces[base] = _user_namespace(base)
+            self._namespaces[base] = user_namespace(base)
         return self._namespaces[base]
 
     def forget_shift(self, base: int) -> None:
@@ -223,7 +223,7 @@ def _parent_in_root(root: str, path: str, owner: int) -> tuple[int, str]:
     return current, name
 
 
-def _user_namespace(base: int) -> int:
+def user_namespace(base: int) -> int:
     """A user namespace of its own for an idmapped mount; a child makes it, waits to be mapped, and ends."""
     ready_read, ready_write = os.pipe()
     done_read, done_write = os.pipe()

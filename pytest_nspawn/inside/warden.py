@@ -19,9 +19,6 @@ from typing import Any, NoReturn
 from pytest_nspawn import wire
 from pytest_nspawn.inside import init, linux
 
-CONTROLLERS = ("memory", "pids", "cpu")
-"""What can limit a node."""
-
 _NAMESPACES = (
     linux.CLONE_NEWNS
     | linux.CLONE_NEWPID
@@ -162,7 +159,7 @@ class Cgroups:
         home = os.path.dirname(self.run)
         os.mkdir(self.run)
         with open(f"{home}/cgroup.controllers", encoding="ascii") as file:
-            there = [name for name in file.read().split() if name in CONTROLLERS]
+            there = [name for name in file.read().split() if name in init.CONTROLLERS]
         for name in there:
             # A home that holds processes gives out none (EBUSY): then there are no limits, and using one says so.
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -46,13 +47,13 @@ def run_groups(owner: int) -> list[Path]:
 
 
 def processes_in(groups: list[Path]) -> list[int]:
-    """Everything that runs in them or below."""
-    return [
-        int(line)
-        for group in groups
-        for file in group.rglob("cgroup.procs")
-        for line in file.read_text().split()
-    ]
+    """Everything that runs in them or below; one that a run beside this removes meanwhile holds nothing."""
+    found = []
+    for group in groups:
+        for directory, _directories, _files in os.walk(group):
+            with contextlib.suppress(FileNotFoundError):
+                found += [int(line) for line in Path(directory, "cgroup.procs").read_text().split()]
+    return found
 
 
 def wait_for(condition: Callable[[], object], limit: float = PROMISED) -> float:
