@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -51,8 +51,11 @@ def processes_in(groups: list[Path]) -> list[int]:
     found = []
     for group in groups:
         for directory, _directories, _files in os.walk(group):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 found += [int(line) for line in Path(directory, "cgroup.procs").read_text().split()]
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
     return found
 
 
