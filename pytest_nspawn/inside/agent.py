@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _SHELLS = ("/run/current-system/sw/bin/bash", "/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash")
 _GO, _SCRIPT = 8, 9
+_COMMAND_IS_SHORT = 20
+"""Milliseconds that a command may take before the shell for the next one is made ready beside it."""
+
 _PROFILE = "[ ! -e /etc/profile ] || . /etc/profile >&2; "
 _BASH = (
     f'IFS= read -r -u {_GO} _ || exit 0; IFS= read -r -d "" -u {_SCRIPT} __script; '
@@ -142,6 +145,8 @@ class Agent:
         self._login: tuple[object, dict[str, str]] = (None, {})
         self._statuses: dict[int, int] = {}
         self._spare: _Prepared | None = None
+        self._begin: _Prepared | None = None
+        self._wants_spare = False
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -153,7 +158,10 @@ class Agent:
         poll.register(self._wakeup, select.POLLIN)
         poll.register(self._control, select.POLLIN)
         while True:
-            for fd, _events in poll.poll():
+            events = poll.poll(_COMMAND_IS_SHORT if self._wants_spare else None)
+            if not events:
+                self._renew_spare()
+            for fd, _event in events:
                 if fd == self._wakeup:
                     self._reap()
                 elif (received := wire.receive(self._control)) is None:
@@ -176,8 +184,18 @@ class Agent:
         wire.close_all(fds)
         wire.send(self._control, reply, out)
         wire.close_all(out)
-        # A shell for the next command is made ready after the answer, when nobody waits for it.
-        if self._spare is None and "command" in reply:
+        # The caller gets ready for the outputs while the shell begins: waking the shell first would put it in the
+        # way of the answer.
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            os.write(begin.go, b"\n")
+            os.close(begin.go)
+        self._wants_spare = self._wants_spare or "command" in reply
+
+    def _renew_spare(self) -> None:
+        """Make a shell ready for the next command, when nobody waits for this process."""
+        self._wants_spare = False
+        if self._spare is None:
             self._spare = self._prepare(None)
 
     def _reap(self) -> None:
@@ -198,6 +216,7 @@ class Agent:
                 with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
                     os.write(channel, struct.pack("i", code if code >= 0 else 128 - code))
                 os.close(channel)
+                self._renew_spare()
 
     def _op_spawn(
         self, script: str, user: dict[str, Any] | None, stdin: bool
@@ -218,8 +237,7 @@ class Agent:
         os.close(shell.script)
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
         self._statuses[shell.pid] = status_write
-        os.write(shell.go, b"\n")
-        os.close(shell.go)
+        self._begin = shell
         return {"command": shell.pid}, [*shell.outputs, status_read, *ours]
 
     def _op_terminal(
