@@ -300,6 +300,10 @@ class Cluster(Mapping[str, Machine]):
         """What systemd-nspawn last said of a node's boot; empty where it said nothing yet."""
         return self._containers[name].status
 
+    def has_state(self, name: str) -> bool:
+        """Whether there is anything of a node to keep: one that never started has nothing."""
+        return self._containers[name].has_state
+
     def keep(self, name: str, directory: Path) -> None:
         """Copy a node's root, journal and console log, running or not. Raises SandboxError, OSError."""
         self._containers[name].keep(directory)

@@ -19,6 +19,7 @@ from pytest_nspawn.bus import Bus
 from pytest_nspawn.console import Console
 from pytest_nspawn.errors import (
     BootError,
+    MachineError,
     NotRunningError,
     NspawnError,
     RequestedAssertionFailed,
@@ -79,6 +80,7 @@ class Container:
         self._running = False
         self._ready = self._was_ready = self._ending = False
         self._problem: str | None = None
+        self._problem_at = 0.0
         self._told = self._asked = False
         self._exit_status: int | None = None
 
@@ -93,6 +95,11 @@ class Container:
     def home(self) -> str:
         """The node's directory in the sandbox."""
         return f"{STATE}/{self.number}"
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is anything of it to keep: it was started, and its root was made."""
+        return self._console.done() and not self._console.cancelled() and self._console.exception() is None
 
     @property
     def running(self) -> bool:
@@ -285,7 +292,7 @@ class Container:
             left = self.started_at + self._boot_timeout - time.monotonic()
             over = self._condition.wait_for(self._is_decided, max(0.0, left))
             if not over and self._problem is None:
-                self._problem = f"not ready within its limit of {self._boot_timeout:g} s"
+                self._met(f"not ready within its limit of {self._boot_timeout:g} s")
 
     def _is_decided(self) -> bool:
         return self._was_ready or not self._running or self._problem is not None
@@ -298,12 +305,13 @@ class Container:
     def keep(self, directory: Path) -> None:
         """Copy what the node wrote to its root, and its console's log, to a directory. Raises SandboxError, OSError.
 
-        Nothing where it was never started.
+        Nothing where it was never started, or where its root could not be made.
         """
-        if self.started_at is None:
+        try:
+            console = self.console
+        except MachineError:
             return  # it has no state
         directory.mkdir(parents=True, exist_ok=True)
-        console = self.console
         (directory / "console.log").write_text(console.log(), encoding="utf-8", errors="replace")
         if self._launch is not None:
             parts = {part: str(directory / place) for part, place in self._launch.kept.items()}
@@ -325,7 +333,7 @@ class Container:
             self._end_boot()
             self._running = False
             self._condition.notify_all()
-        if self._console.done() and not self._console.cancelled() and self._console.exception() is None:
+        if self.has_state:
             self._console.result().close()
 
     def _begin(self) -> None:
@@ -391,7 +399,7 @@ class Container:
                 self._running = False
                 self._exit_status = status
             if failed:
-                self._problem = f"systemd-nspawn ended with exit code {status} before the node was ready"
+                self._met(f"systemd-nspawn ended with exit code {status} before the node was ready")
             self._condition.notify_all()
         if failed:
             self._changed(self, "failed")
@@ -410,10 +418,13 @@ class Container:
 
     def _fail(self, problem: str) -> None:
         with self._condition:
-            self._problem = problem
+            self._met(problem)
             self._ready = False
             self._condition.notify_all()
         self._changed(self, "failed")
+
+    def _met(self, problem: str) -> None:
+        self._problem, self._problem_at = problem, time.monotonic()
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -422,14 +433,16 @@ class Container:
 
     def _boot_error(self, problem: str) -> BootError:
         console = ""
-        if self._console.done() and self._console.exception() is None:
+        # Who asks late is told when it happened.
+        at = self._problem_at if problem == self._problem else time.monotonic()
+        if self.has_state:
             console = self._console.result().tail(_CONSOLE_TAIL)
         return BootError(
             node=self.name,
             problem=problem,
             waiting_for=self.status or None,
             console=console,
-            seconds=time.monotonic() - self.started_at if self.started_at is not None else None,
+            seconds=at - self.started_at if self.started_at is not None else None,
         )
 
 

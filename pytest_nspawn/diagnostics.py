@@ -25,9 +25,8 @@ def diagnose(container: Container, history: list[CommandResult]) -> dict[str, st
     }
     shell = container.agent()
     if shell is None:
-        sections[f"{name}: journal"] = (
-            f"[the node is not running; its journal is in the kept state]\nstatus: {container.status}"
-        )
+        ended = f"[the node is not running; its journal is in what is kept of it]\nstatus: {container.status}"
+        sections[f"{name}: journal"] = ended if container.boots else "[the node was never started]"
         return sections
     sections[f"{name}: journal"] = _answer(lambda: _journal(shell, "--lines", str(_LINES)))
     sections[f"{name}: failed units"] = _answer(lambda: _failed_units(shell))

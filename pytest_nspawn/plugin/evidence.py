@@ -59,7 +59,7 @@ def _sections(live: LiveCluster, item: pytest.Item) -> list[Section]:
     sections: list[Section] = []
     for inquiry in inquiries:
         sections += [(title, tail(text)) for title, text in inquiry.answer(deadline) if text.strip()]
-        if inquiry.name in kept:
+        if inquiry.name in kept and live.cluster.has_state(inquiry.name):
             text = (
                 f"{kept[inquiry.name]}: its root, console and journal, there as soon as the node is torn down"
             )

@@ -56,6 +56,9 @@ class Cluster(Protocol):
     def status(self, name: str) -> str:
         """What a node that boots is waiting for."""
 
+    def has_state(self, name: str) -> bool:
+        """Whether there is anything of a node to keep."""
+
     def keep(self, name: str, directory: Path) -> None:
         """Copy the root, the console and the journal of a node, which may be down, to a directory."""
 

@@ -162,6 +162,16 @@ def test_a_boot_failure_that_nobody_asked_about_is_raised_by_teardown(pytester: 
     )
 
 
+def test_a_node_that_never_started_has_no_kept_state(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        "@pytest.mark.nodes(never=Node(), start=False)\ndef test_it(never):\n    assert never.name == 'other'\n",
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(["[[]the node was never started]"])
+    result.stdout.no_fnmatch_line("*kept state*")
+
+
 def test_a_test_that_ends_while_its_nodes_boot_ends_well(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

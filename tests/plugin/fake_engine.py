@@ -134,6 +134,9 @@ class FakeCluster(Mapping[str, FakeMachine]):
     def status(self, name: str) -> str:
         return f"Starting {name}..."
 
+    def has_state(self, name: str) -> bool:
+        return True
+
     def keep(self, name: str, directory: Path) -> None:
         directory.mkdir()
         (directory / "console.log").write_text(f"the console of {name}")
