@@ -1,0 +1,35 @@
+# What a NixOS system over Debian's programs needs besides them, and no module of the tree's gives it.
+{ lib, options, pkgs, ... }:
+
+let
+  # Below every definition of a profile or a user, above the options' own defaults.
+  off = paths: lib.mkMerge (map (path: lib.optionalAttrs (lib.hasAttrByPath path options) (lib.setAttrByPath path (lib.mkOverride 1400 false))) paths);
+  debian = pkgs.debianTree;
+in
+lib.mkMerge [
+  (off [
+    # What would need packages that Debian's tree lacks, and no container needs.
+    [ "documentation" "enable" ]
+    [ "documentation" "nixos" "enable" ]
+    [ "fonts" "fontconfig" "enable" ]
+    [ "programs" "command-not-found" "enable" ]
+    [ "security" "polkit" "enable" ]
+    [ "security" "rngd" "enable" ]
+    [ "xdg" "icons" "enable" ]
+    [ "xdg" "mime" "enable" ]
+    [ "xdg" "sounds" "enable" ]
+  ])
+  {
+    # Debian's programs have these paths built in: /usr holds just them, and still nothing for a user's PATH.
+    system.activationScripts.debianPaths = lib.stringAfter [ "stdio" ] ''
+      mkdir -p /usr/lib /usr/bin /usr/sbin /usr/share
+      for path in ${debian}/usr/{lib/*-linux-gnu,lib/locale,lib/openssh,lib/git-core,lib/ssl,lib/resolvconf,libexec,bin/mount,bin/umount,sbin/nologin,sbin/sulogin}; do
+        ln -sfnT "$path" "''${path#${debian}}"
+      done
+      ln -sfnT ${debian.systemdRuntime} /usr/lib/systemd
+      ln -sfnT /run/wrappers/bin/unix_chkpwd /usr/sbin/unix_chkpwd
+      ln -sfnT /etc/dbus-1 /usr/share/dbus-1
+      ln -sfnT /run/current-system/sw/share/polkit-1 /usr/share/polkit-1
+    '';
+  }
+]
