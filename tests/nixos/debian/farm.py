@@ -65,6 +65,10 @@ def place(path: str) -> str | None:
     return path if path.startswith("etc/") else None
 
 
+def is_within(path: str, places: Sequence[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
 def link(target: Path, name: Path) -> None:
     name.parent.mkdir(parents=True, exist_ok=True)
     if not os.path.lexists(name):
@@ -82,10 +86,10 @@ def make(tree: Tree, out: Path, spec: Mapping[str, Any]) -> None:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(text)
         (out / name).chmod(0o555 if name.startswith("bin/") else 0o444)
-    without = tuple(spec.get("without", ()))
+    without = spec.get("without", ())
     for name, source in spec.get("children", {}).items():
         for child in sorted((tree.root / source).iterdir()):
-            if f"{name}/{child.name}".startswith(without):
+            if is_within(f"{name}/{child.name}", without):
                 continue
             # A link beside its target is a unit's other name, for systemd only as long as it stays one.
             alias = child.is_symlink() and "/" not in os.readlink(child)
@@ -94,7 +98,7 @@ def make(tree: Tree, out: Path, spec: Mapping[str, Any]) -> None:
         for path in tree.names(deb):
             where = place(path)
             source = tree.root / path
-            if where is None or where.startswith(without) or (source.is_dir() and not source.is_symlink()):
+            if where is None or is_within(where, without) or (source.is_dir() and not source.is_symlink()):
                 continue
             link(source, out / where)
     for name in spec.get("directories", ()):

@@ -21,7 +21,8 @@ MERGED = ("bin", "sbin", "lib", "lib64")
 # Paths in unit and D-Bus files. The character before keeps /nix/store/.../usr/bin and longer paths whole.
 PROGRAM = re.compile(rb"(?<![\w./])/(?:usr/)?(bin|sbin|lib/systemd|lib/openssh|libexec)/(?=\w)")
 SHEBANG = re.compile(rb"#! ?(?:/usr)?/bin/(env +)?(\S+)")
-UNITS = ("usr/lib/systemd/system", "usr/lib/systemd/user", "usr/share/dbus-1")
+BARE = re.compile(rb"^(Exec\w+=[-+!@:|]*)(?=[a-z])([\w-]+)(?=\s|$)", re.MULTILINE)
+UNITS = ("usr/lib/systemd/system/", "usr/lib/systemd/user/", "usr/share/dbus-1/")
 
 
 def copy(tree: Path, out: Path) -> None:
@@ -81,6 +82,18 @@ def patch_program(path: Path, out: Path, libraries: str) -> None:
     )
 
 
+def patch_unit(path: Path, content: bytes, out: Path) -> None:
+    """Names programs of the tree in full: systemd's own search path is /usr/bin and the like."""
+
+    def find(match: re.Match[bytes]) -> bytes:
+        name = os.fsdecode(match[2])
+        found = next((place for place in ("bin", "sbin") if (out / "usr" / place / name).exists()), None)
+        return match[1] + os.fsencode(out / "usr" / found / name if found else name)
+
+    content = PROGRAM.sub(os.fsencode(out) + rb"/usr/\1/", content)
+    path.write_bytes(BARE.sub(find, content))
+
+
 def patch_script(path: Path, content: bytes, out: Path) -> None:
     first, newline, rest = content.partition(b"\n")
     first = SHEBANG.sub(lambda match: b"#!" + os.fsencode(out) + b"/usr/bin/" + match[2], first, count=1)
@@ -125,8 +138,7 @@ def main() -> None:
         with path.open("rb") as stream:
             head = stream.read(4)
             if unit:
-                content = PROGRAM.sub(os.fsencode(out) + rb"/usr/\1/", head + stream.read())
-                path.write_bytes(content)
+                patch_unit(path, head + stream.read(), out)
             elif head == b"\x7fELF":
                 programs[path.stat().st_ino] = path
             elif head[:2] == b"#!":

@@ -76,7 +76,7 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
   nano = [ "nano" ];
   ncurses = [ "ncurses-bin" "ncurses-base" ];
   netcat = [ "netcat-openbsd" ];
-  nettools = [ "net-tools" ];
+  nettools = [ "net-tools" "hostname" ];
   nftables = [ "nftables" ];
   nginx = {
     debs = [ "nginx" ];
@@ -118,7 +118,7 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
       "libnss-mymachines" "libnss-myhostname" "libpam-systemd" "libsystemd0" "libudev1"
     ];
     # Units only come from where modules ask for them.
-    without = [ "lib/systemd/system/" "lib/systemd/user/" "etc/" "share/bash-completion" "share/zsh" ];
+    without = [ "lib/systemd/system" "lib/systemd/user" "etc" "share/bash-completion" "share/zsh" ];
     children = {
       "example/systemd/system" = "usr/lib/systemd/system";
       "example/systemd/user" = "usr/lib/systemd/user";
@@ -131,7 +131,7 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
   # /usr/lib/systemd without what NixOS systems take from their own configuration.
   systemdRuntime = {
     children.systemd = "usr/lib/systemd";
-    without = map (name: "systemd/${name}") [ "system-preset" "user-preset" "system.conf.d" "user.conf.d" "journald.conf.d" "resolved.conf.d" "sshd" ];
+    without = map (name: "systemd/${name}") [ "system" "user" "system-preset" "user-preset" "system.conf.d" "user.conf.d" "journald.conf.d" "resolved.conf.d" "sshd" ];
   };
   tcpdump = [ "tcpdump" ];
   time = [ "time" ];

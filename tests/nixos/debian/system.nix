@@ -12,6 +12,7 @@ lib.mkMerge [
     [ "documentation" "enable" ]
     [ "documentation" "nixos" "enable" ]
     [ "fonts" "fontconfig" "enable" ]
+    [ "networking" "useDHCP" ] # the unit is for an older dhcpcd
     [ "programs" "command-not-found" "enable" ]
     [ "security" "polkit" "enable" ]
     [ "security" "rngd" "enable" ]
