@@ -172,6 +172,7 @@ in
       END
       (
         umask 077
+        : >/etc/shadow
         ${lib.concatMapStringsSep "\n" (
           each:
           let
@@ -183,8 +184,8 @@ in
               else
                 "!";
           in
-          "echo \"${each.name}:${hash}:1::::::\""
-        ) users} >/etc/shadow
+          "echo \"${each.name}:${hash}:1::::::\" >>/etc/shadow"
+        ) users}
       )
       ${lib.concatMapStrings (each: ''
         mkdir -p ${each.home} && chown ${toString each.uid}:${gidOf each.group} ${each.home} && chmod 0700 ${each.home}

@@ -1,0 +1,17 @@
+"""NixOS configurations into built systems: all nodes of a topology in one evaluation and one build. The only caller of Nix.
+
+    nixpkgs     which one
+    request     what Nix is asked for, as JSON
+    nix         its programs; progress: what they say
+    reads       what an evaluation read; cache: results by that
+    problems    Nix's errors as ours
+    facts       built systems as data, and manifests of them
+    systems     from a topology with configs to one with systems
+"""
+
+from __future__ import annotations
+
+from pytest_nspawn.nixbuild.facts import Facts, Interface, Manifest
+from pytest_nspawn.nixbuild.systems import Builder
+
+__all__ = ["Builder", "Facts", "Interface", "Manifest"]
