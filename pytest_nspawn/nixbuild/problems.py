@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_nspawn.errors import NixError
+from pytest_nspawn.model import Config, config_kind
 from pytest_nspawn.nixbuild import nix
 from pytest_nspawn.nixbuild.progress import Complaint, Frame, Log
 from pytest_nspawn.nixbuild.request import Request
 
 _NODE = re.compile(r"while evaluating the node '([^']+)'")
 _IN_FILE = re.compile(r"(?:^|\n)\s*- In `([^'`]+)'|in `([^'`]+)'")
-_OPTION = re.compile(r"[Tt]he (?:unique )?option `([^']+)'")
+_OPTION = re.compile(r"option (?:value )?`([^']+)'")
 _BUILDER = re.compile(r"(?:builder for|build of|Cannot build) '(/nix/store/[^']+\.drv)'")
 _NOISE = re.compile(r"\n*\(?use '--show-trace'.*|\n*For full logs, run.*", re.DOTALL)
 
@@ -21,9 +22,9 @@ _NOISE = re.compile(r"\n*\(?use '--show-trace'.*|\n*For full logs, run.*", re.DO
 def of_evaluation(log: Log, request: Request, texts: Path) -> NixError:
     """Why an evaluation failed; `texts` is where the Nix texts of nodes were written to."""
     complaint = _main(log)
-    node = _node_of(complaint)
     message = _NOISE.sub("", complaint.message).strip()
     place = _place(complaint, request, texts)
+    node = _owner_of(place, request) or _node_of(complaint)
     hint = None
     if str(texts) in message and "No such file" in message:
         hint = "a path in Nix text has to be absolute; a config that is a file may name others beside it"
@@ -72,18 +73,30 @@ def _node_of(complaint: Complaint) -> str | None:
     return None
 
 
+def _owner_of(place: str | None, request: Request) -> str | None:
+    """The node whose own config a place is in: a node may fail because it asks another."""
+    file = (place or "").partition("\n")[0].partition(":")[0]
+    owners = [name for name, node in request.nodes.items() if any(str(config) == file for config in node.configs)]
+    return owners[0] if len(owners) == 1 else None
+
+
 def _place(complaint: Complaint, request: Request, texts: Path) -> str | None:
-    """Where in the user's configuration: the innermost frame in a file that is neither nixpkgs' nor ours."""
-    ours = str(Path(__file__).resolve().parent.parent)
-    foreign = tuple(filter(None, (request.nixpkgs.path, f"{ours}/")))
-    for frame in complaint.frames:
-        if frame.file and frame.file.startswith("/") and not frame.file.startswith(foreign) and _is_users(frame.file, texts):
+    """Where in the user's configuration: the innermost frame there, else what the module system names."""
+    homes = [f"{texts}/"]
+    homes += [f"{Path(config).parent}/" for node in request.nodes.values() for config in node.configs if _is_file(config)]
+    frames = [frame for frame in complaint.frames if frame.file and frame.file.startswith("/")]
+    for frame in frames:
+        if str(frame.file).startswith(tuple(homes)):
             return _shown(frame, texts)
-    return _place_of_option(complaint.message, texts)
+    named = _place_of_option(complaint.message, texts)
+    if named is not None or request.nixpkgs.path is not None:
+        return named
+    foreign = (f"{Path(__file__).resolve().parent.parent}/",)
+    return next((_shown(frame, texts) for frame in frames if not str(frame.file).startswith(foreign)), None)
 
 
-def _is_users(file: str, texts: Path) -> bool:
-    return file.startswith(str(texts)) or "/nixpkgs/" not in file
+def _is_file(config: Config) -> bool:
+    return config_kind(config) == "path"
 
 
 def _place_of_option(message: str, texts: Path) -> str | None:

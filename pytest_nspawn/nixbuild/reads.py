@@ -63,7 +63,9 @@ def parse(lines: Iterator[str]) -> Touched:
         elif name == "getdents64":
             touched.listed.add(where)
         elif (text := _TEXT.search(arguments)) is not None:
-            path = os.path.normpath(os.path.join(where or "/", _decoded(text[1]))) if text[1] else where
+            path = os.path.normpath(os.path.join(where, _decoded(text[1]))) if text[1] else where
+            if not path.startswith("/"):
+                continue  # a pipe or a socket, by its descriptor
             touched.paths.add(path)
             if not line.rstrip().endswith(")") and " = -1 " not in line:
                 touched.found.add(path)
@@ -83,7 +85,7 @@ def signatures(touched: Touched, *, since: int, trusted: str) -> Reads | None:
             if not path.startswith(trusted) and path.endswith(".nix") and _mentions_time(path):
                 return None
             continue
-        if _IGNORED.match(path) or _NIX_CACHE.search(path) or not path.startswith("/"):
+        if _IGNORED.match(path) or _NIX_CACHE.search(path):
             continue
         try:
             found = os.lstat(path)

@@ -59,6 +59,9 @@ let
       nixpkgs.pkgs = lib.mkIf (config.nixpkgs.config == { }) (lib.mkDefault pkgs);
     };
 
+  # Errors name the node that they come from: so what `part` gives of a value is evaluated here, not when somebody looks at it.
+  inNode = name: value: part: builtins.addErrorContext "while evaluating the node '${name}'" (builtins.seq (part value) value);
+
   evaluateNode =
     name: node:
     let
@@ -67,12 +70,12 @@ let
       base = lib.head systems;
       modules = lib.filter (value: !(builtins.isAttrs value && isSystem value)) values ++ [ (profile name node) ];
     in
-    builtins.addErrorContext "while evaluating the node '${name}'" (
+    inNode name (
       if systems == [ ] then
         import (nixpkgs + "/nixos/lib/eval-config.nix") {
           inherit system;
           modules = modules ++ [ packages ];
-          specialArgs = node.specialArgs;
+          inherit (node) specialArgs;
         }
       else if lib.length systems > 1 then
         throw "the node '${name}' is given several systems; give one, and modules"
@@ -83,7 +86,7 @@ let
           inherit modules;
           inherit (node) specialArgs;
         }
-    );
+    ) (evaluated: evaluated.config);
 
   systems = lib.mapAttrs evaluateNode data.nodes;
 
@@ -137,14 +140,14 @@ let
     );
 
   factsOf =
-    name: node:
+    node:
     let
       inherit (node) config;
       inherit (config) networking virtualisation;
       firewall = networking.firewall or { enable = false; };
       toplevel = config.system.build.toplevel;
     in
-    builtins.addErrorContext "while evaluating the node '${name}'" {
+    {
       system = "${toplevel}";
       inherit (networking) hostName primaryIPAddress primaryIPv6Address;
       domain = networking.domain or null;
@@ -159,5 +162,5 @@ let
     };
 in
 {
-  nodes = pkgs.writeText "nspawn-nodes.json" (builtins.toJSON (lib.mapAttrs factsOf systems));
+  nodes = pkgs.writeText "nspawn-nodes.json" (builtins.toJSON (lib.mapAttrs (name: node: inNode name (factsOf node) builtins.toJSON) systems));
 }
