@@ -20,8 +20,7 @@ from pytest_nspawn.images import Image, ImageFactory, Images
 from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
 from pytest_nspawn.machine import Machine, MachineOptions
 from pytest_nspawn.model import CommandResult, Config, Network, NetworkName, Node, NodeLike, Topology, as_node
-from pytest_nspawn.nixbuild import Builder, Facts, Manifest
-from pytest_nspawn.nixbuild.systems import interfaces_of, with_facts
+from pytest_nspawn.nixbuild import Builder, Facts, Manifest, NixTest, interfaces_of, test_of, with_facts
 from pytest_nspawn.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -63,6 +62,7 @@ class Engine:
         self.options = options or EngineOptions()
         self._sandbox: Sandbox | None = None
         self._open: list[Cluster] = []
+        self._systems: dict[str, Facts] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -127,9 +127,7 @@ class Engine:
         """
         self.check(topology, directories=directories)
         images = self.images(directories)
-        facts = {
-            name: known for name, node in topology.nodes.items() if (known := images.prebuilt(node)) is not None
-        }
+        facts = {name: known for name, node in topology.nodes.items() if (known := self._known(images, node))}
         configs = images_to_build(images, topology)
         if configs:
             where = [*directories, *self.options.directories]
@@ -139,6 +137,28 @@ class Engine:
         if start:
             cluster.start_all()
         return cluster
+
+    def nix_test(self, reference: Config, *, directories: Sequence[Path] = ()) -> NixTest:
+        """An existing NixOS test, from the manifest or evaluated and built; `boot` knows its systems from then on.
+
+        `reference` is an absolute path, or a flake reference with an attribute. Raises NixError, ConfigError, HostError.
+        """
+        where = [*directories, *self.options.directories]
+        if self._manifest is not None:
+            name = Path(reference).name if isinstance(reference, Path) else reference.rpartition("#")[2]
+            file = reference if isinstance(reference, Path) else None
+            test = test_of(self._manifest.entry(str(reference), name), file=file)
+        else:
+            test = self._builder.test(reference, where)
+        self._systems |= {known.system: known for known in test.facts.values()}
+        return test
+
+    def _known(self, images: Images, node: Node) -> Facts | None:
+        """What is known of a node's system without Nix."""
+        found = images.prebuilt(node)
+        if found is None and len(node.configs) == 1:
+            found = self._systems.get(str(node.configs[0]))
+        return found
 
     def close(self) -> None:
         """Stop what still runs, and the sandbox. Idempotent."""

@@ -21,7 +21,7 @@ from pytest_nspawn.images.host import host_image, is_nixos
 from pytest_nspawn.images.rootfs import rootfs_image
 from pytest_nspawn.images.system import STORE, system_image
 from pytest_nspawn.model import Config, Node, config_kind
-from pytest_nspawn.nixbuild import Facts, Manifest
+from pytest_nspawn.nixbuild import Facts, Manifest, facts_of
 
 __all__ = ["Image", "ImageFactory", "Images", "Place"]
 
@@ -57,14 +57,10 @@ class Images:
         """A node's system in the manifest: by its config, as it is spelled. Raises ConfigError."""
         if self.manifest is None or not node.configs:
             return None
-        names = [str(config) for config in node.configs]
-        found = self.manifest.find(" ".join(names)) if len(names) > 1 else self.manifest.find(names[0])
-        if found is None and any(config_kind(config) != "system" for config in node.configs):
-            known = ", ".join(self.manifest.entries) or "nothing"
-            raise ConfigError(
-                problem="the manifest has no such node", value=names[0], hint=f"{self.manifest.path} has {known}"
-            )
-        return found
+        if [config_kind(config) for config in node.configs] == ["system"]:
+            return None
+        name = " ".join(map(str, node.configs))
+        return facts_of(name, self.manifest.entry(name))
 
     def _configs(self, node: Node) -> tuple[Config, ...] | None:
         image = node.image or ("nixos" if node.configs else self.default)

@@ -95,9 +95,10 @@ class Manifest:
             raise ConfigError(problem="the manifest is no JSON object", value=str(path))
         return cls(path=path, entries=entries)
 
-    def find(self, *names: str) -> Facts | None:
-        """The first of some names that it has."""
+    def entry(self, *names: str) -> Any:
+        """The first of some names that it has. Raises ConfigError where it has none."""
         for name in names:
             if name in self.entries:
-                return facts_of(name, self.entries[name])
-        return None
+                return self.entries[name]
+        known = ", ".join(self.entries) or "nothing"
+        raise ConfigError(problem="the manifest has no such entry", value=names[0], hint=f"{self.path} has {known}")

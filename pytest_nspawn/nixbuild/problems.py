@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_nspawn.errors import NixError
-from pytest_nspawn.model import Config, config_kind
+from pytest_nspawn.model import config_kind
 from pytest_nspawn.nixbuild import nix
 from pytest_nspawn.nixbuild.progress import Complaint, Frame, Log
 from pytest_nspawn.nixbuild.request import Request
@@ -29,7 +29,7 @@ def of_evaluation(log: Log, request: Request, texts: Path) -> NixError:
     if str(texts) in message and "No such file" in message:
         hint = "a path in Nix text has to be absolute; a config that is a file may name others beside it"
     return NixError(
-        problem="its configuration does not evaluate" if node else "the configurations do not evaluate",
+        problem=_what(request, node),
         node=node,
         message=_readable(message, request, texts),
         place=place,
@@ -59,6 +59,12 @@ def of_build(log: Log, request: Request) -> NixError:
     )
 
 
+def _what(request: Request, node: str | None) -> str:
+    if request.test is not None:
+        return f"the NixOS test {request.test} does not evaluate" if node is None else "its configuration does not evaluate"
+    return "its configuration does not evaluate" if node else "the configurations do not evaluate"
+
+
 def _main(log: Log) -> Complaint:
     """The complaint that says why: the first, of a derivation rather than of what needs it."""
     if log.complaints:
@@ -83,7 +89,9 @@ def _owner_of(place: str | None, request: Request) -> str | None:
 def _place(complaint: Complaint, request: Request, texts: Path) -> str | None:
     """Where in the user's configuration: the innermost frame there, else what the module system names."""
     homes = [f"{texts}/"]
-    homes += [f"{Path(config).parent}/" for node in request.nodes.values() for config in node.configs if _is_file(config)]
+    configs = [config for node in request.nodes.values() for config in node.configs]
+    configs += [request.test] if request.test is not None else []
+    homes += [f"{Path(config).parent}/" for config in configs if config_kind(config) == "path"]
     frames = [frame for frame in complaint.frames if frame.file and frame.file.startswith("/")]
     for frame in frames:
         if str(frame.file).startswith(tuple(homes)):
@@ -93,10 +101,6 @@ def _place(complaint: Complaint, request: Request, texts: Path) -> str | None:
         return named
     foreign = (f"{Path(__file__).resolve().parent.parent}/",)
     return next((_shown(frame, texts) for frame in frames if not str(frame.file).startswith(foreign)), None)
-
-
-def _is_file(config: Config) -> bool:
-    return config_kind(config) == "path"
 
 
 def _place_of_option(message: str, texts: Path) -> str | None:

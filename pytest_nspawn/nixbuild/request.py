@@ -34,8 +34,10 @@ class Request:
     """Everything that an evaluation is told; equal requests have equal texts."""
 
     nixpkgs: Nixpkgs
-    nodes: Mapping[str, NodeRequest]
+    nodes: Mapping[str, NodeRequest] = field(default_factory=dict)
     peers: Mapping[str, Any] = field(default_factory=dict)
+    test: Config | None = None
+    """An existing NixOS test: an absolute path, or a flake reference with an attribute."""
 
     def write(self, home: Path) -> Path:
         """Write it and the Nix texts of its nodes into a directory; gives the request's file."""
@@ -55,6 +57,7 @@ class Request:
             "nixpkgs": self.nixpkgs.data(),
             "nodes": nodes,
             "peers": self.peers,
+            "test": None if self.test is None else _config_data(self.test, home, "test"),
         }
         path = home / "request.json"
         _write(path, json.dumps(data, sort_keys=True, indent=1))
@@ -66,7 +69,7 @@ class Request:
             name: [node.number, [str(each) for each in node.configs], node.networks, node.addresses, node.store, node.special_args]
             for name, node in self.nodes.items()
         }
-        data = [self.nixpkgs.data(), nodes, self.peers, dict(environment), system()]
+        data = [self.nixpkgs.data(), nodes, self.peers, str(self.test), dict(environment), system()]
         return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 

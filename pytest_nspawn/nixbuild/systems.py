@@ -20,6 +20,7 @@ from pytest_nspawn.nixbuild.cache import Entry
 from pytest_nspawn.nixbuild.facts import Facts, facts_of
 from pytest_nspawn.nixbuild.nixpkgs import Nixpkgs
 from pytest_nspawn.nixbuild.request import Request, node_request, peer
+from pytest_nspawn.nixbuild.test import NixTest, test_of
 
 HOME = Path(__file__).resolve().parent.parent / "nixos"
 """The Nix code of this package."""
@@ -63,6 +64,15 @@ class Builder:
             if _agree(facts, wiring):
                 break
         return facts
+
+    def test(self, reference: Config, directories: Sequence[Path]) -> NixTest:
+        """Evaluate an existing NixOS test and build its nodes. Raises NixError, ConfigError, HostError.
+
+        `reference` is an absolute path, or a flake reference with an attribute.
+        """
+        request = Request(nixpkgs=self.nixpkgs(directories), test=reference)
+        file = reference if isinstance(reference, Path) else None
+        return test_of(self.result("test", request), file=file)
 
     def result(self, attribute: str, request: Request) -> dict[str, Any]:
         """The JSON that an attribute of evaluate.nix is built to, from the cache where nothing that it read changed."""

@@ -71,7 +71,7 @@ let
       mkdir -p $out/bin
       for program in $programs; do
         for directory in usr/bin usr/sbin; do
-          if [ -e ${machine}/$directory/$program ]; then ln -s /$directory/$program $out/bin/$program; fi
+          if [ -e ${machine}/$directory/$program ]; then ln -sf /$directory/$program $out/bin/$program; fi
         done
         [ -L $out/bin/$program ] || { echo "the stand-in's tree has no $program" >&2; exit 1; }
       done
@@ -96,7 +96,13 @@ let
       isLinux = true;
     };
     runCommandLocal = runCommand;
-    callPackage = file: arguments: import file (builtins.intersectAttrs (lib.functionArgs (import file)) self // arguments);
+    newScope =
+      extra: file: arguments:
+      let
+        function = if builtins.isFunction file then file else import file;
+      in
+      function (builtins.intersectAttrs (lib.functionArgs function) (self // extra) // arguments);
+    callPackage = self.newScope { };
     appendOverlays = more: import ./. { inherit machine; } {
       inherit system config;
       overlays = overlays ++ more;
@@ -168,6 +174,7 @@ let
       "systemctl"
       "journalctl"
     ];
+    iproute = self.iproute2;
     iproute2 = program "iproute2" [
       "ip"
       "ss"
@@ -179,6 +186,8 @@ let
       "mount"
     ];
     curl = program "curl" [ "curl" ];
+    python3 = program "python3" [ "python3" ];
+    su = program "su" [ "su" ];
     nix = program "nix" [
       "nix"
       "nix-store"

@@ -372,13 +372,19 @@ let
         operator = module: loadAll module module.imports;
       };
       internal = {
-        options._module.args = mkOption {
-          type = types.lazyAttrsOf types.raw;
-          default = { };
+        options._module = {
+          args = mkOption {
+            type = types.lazyAttrsOf types.raw;
+            default = { };
+          };
+          check = mkOption {
+            type = types.bool;
+            default = true;
+          };
         };
       };
 
-      merged = mergeTree prefix (
+      merged = mergeTree merged.config._module.check prefix (
         map (module: { inherit (module) file options; }) collected
       ) (concatMap (module: map (config: { inherit (module) file; inherit config; }) (pushDown module.config)) collected);
       config = removeAttrs merged.config [ "_module" ];
@@ -402,7 +408,7 @@ let
     };
 
   mergeTree =
-    location: declarations: definitions:
+    check: location: declarations: definitions:
     let
       names = unique (concatMap (each: attrNames each.options) declarations);
       at = name: {
@@ -422,7 +428,7 @@ let
                 map (each: { inherit (each) file; value = each.config.${name}; }) defined
               )
             else
-              mergeTree here declared (
+              mergeTree check here declared (
                 concatMap (each: map (config: { inherit (each) file; inherit config; }) (pushDown each.config.${name})) defined
               )
           )
@@ -433,7 +439,7 @@ let
       wrong = filter (each: discharge each.config.${each.name} != [ ]) unknown;
       checked =
         value:
-        if wrong == [ ] then
+        if wrong == [ ] || !check then
           value
         else
           throw "The option `${showOption (location ++ [ (head wrong).name ])}' does not exist. Definition values:${shown wrong}";
@@ -441,7 +447,7 @@ let
     {
       options = mapAttrs (_: each: each.options) results;
       # Lazily: what a module asks for may be what another defines.
-      config = mapAttrs (name: each: checked each.config) results // optionalAttrs (names == [ ]) (checked { });
+      config = mapAttrs (name: each: if name == "_module" then each.config else checked each.config) results // optionalAttrs (names == [ ]) (checked { });
     };
 
   evalOption =

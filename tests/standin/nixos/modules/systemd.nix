@@ -52,6 +52,16 @@ let
       description = "Values whose change restarts it.";
     };
     unitConfig = section "Section [Unit].";
+    startLimitIntervalSec = mkOption {
+      type = types.nullOr types.int;
+      default = null;
+      description = "Seconds in which starts are counted.";
+    };
+    startLimitBurst = mkOption {
+      type = types.nullOr types.int;
+      default = null;
+      description = "Starts in that time.";
+    };
   };
   script =
     description:
@@ -111,6 +121,8 @@ let
       Conflicts = lib.concatStringsSep " " unit.conflicts;
       OnFailure = lib.concatStringsSep " " unit.onFailure;
       Documentation = lib.concatStringsSep " " unit.documentation;
+      StartLimitIntervalSec = unit.startLimitIntervalSec;
+      StartLimitBurst = unit.startLimitBurst;
       X-Restart-Triggers = map toString unit.restartTriggers;
     }
     // unit.unitConfig;
