@@ -266,7 +266,9 @@ def special_args(given: Any) -> str:
             return json.dumps(value, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            problem=f"special_args: no data ({error})", value=given, hint="give what JSON has: texts, numbers, lists, dictionaries"
+            problem=f"special_args: no data ({error})",
+            value=given,
+            hint="give what JSON has: texts, numbers, lists, dictionaries",
         ) from None
     raise ConfigError(problem="special_args: its keys are no texts", value=given, hint='give {"name": value}')
 

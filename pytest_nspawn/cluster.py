@@ -97,7 +97,12 @@ class Engine:
                     problem = f"binds: there is nothing to bind to {path}"
                     hint = "give a file or directory of this machine"
                     raise ConfigError(problem=problem, node=name, value=str(bind.source), hint=hint)
-            if mode == "user" and image is not None and image.tree is not None and image.tree.stat().st_uid != os.getuid():
+            if (
+                mode == "user"
+                and image is not None
+                and image.tree is not None
+                and image.tree.stat().st_uid != os.getuid()
+            ):
                 raise ConfigError(
                     problem="this root file system belongs to another user, so a node of yours could not write to it",
                     node=name,
@@ -216,7 +221,9 @@ class Engine:
 class Cluster(Mapping[str, Machine]):
     """The nodes of a topology by name; closing it leaves nothing of them."""
 
-    def __init__(self, engine: Engine, topology: Topology, images: Images, facts: Mapping[str, Facts]) -> None:
+    def __init__(
+        self, engine: Engine, topology: Topology, images: Images, facts: Mapping[str, Facts]
+    ) -> None:
         self.topology = with_facts(topology, facts)
         self.facts = facts
         self._images = images

@@ -116,7 +116,9 @@ class NixError(ConfigError):
     place: str | None = None
 
     def __str__(self) -> str:
-        head = ": ".join(filter(None, (self.test, f"node {self.node!r}" if self.node else None, self.problem)))
+        head = ": ".join(
+            filter(None, (self.test, f"node {self.node!r}" if self.node else None, self.problem))
+        )
         parts = [f"{head}:{_block(self.message)}"]
         parts += [f"at {self.place}"] if self.place else []
         parts += [f"see: {self.hint}"] if self.hint else []

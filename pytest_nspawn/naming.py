@@ -104,7 +104,9 @@ def plan_wiring(
     bridges: dict[NetworkName, Bridge] = {}
     for name, network in networks.items():
         members = {
-            node: numbers[node] for node in numbers if any(each.network == name and each.addressed for each in wanted[node])
+            node: numbers[node]
+            for node in numbers
+            if any(each.network == name and each.addressed for each in wanted[node])
         }
         vlan, subnet4, subnet6 = subnets[name]
         host4 = _host_address(subnet4, _HOST_NUMBER4, taken=network.host, name=name, members=members)
@@ -119,7 +121,8 @@ def plan_wiring(
         )
     links = {
         node: tuple(
-            _link(node, each, index, number, subnets[each.network]) for index, each in enumerate(wanted[node], 1)
+            _link(node, each, index, number, subnets[each.network])
+            for index, each in enumerate(wanted[node], 1)
         )
         for node, number in numbers.items()
     }
@@ -205,8 +208,12 @@ def _link(node: str, wanted: Wanted, index: int, number: int, subnets: Subnets) 
     vlan, subnet4, subnet6 = subnets
     # 02: locally administered (IEEE 802); the rest tells topologies, networks and nodes apart.
     digest = hashlib.sha256(f"{node}/{wanted.network}/{wanted.ifname}".encode()).digest()
-    address4 = Interface4((subnet4[_offset(subnet4, number)], subnet4.prefixlen)) if wanted.addressed else None
-    address6 = Interface6((subnet6[_offset(subnet6, number)], subnet6.prefixlen)) if wanted.addressed else None
+    address4 = (
+        Interface4((subnet4[_offset(subnet4, number)], subnet4.prefixlen)) if wanted.addressed else None
+    )
+    address6 = (
+        Interface6((subnet6[_offset(subnet6, number)], subnet6.prefixlen)) if wanted.addressed else None
+    )
     return Link(
         node=node,
         network=wanted.network,

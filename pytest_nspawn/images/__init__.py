@@ -66,7 +66,9 @@ class Images:
         image = node.image or ("nixos" if node.configs else self.default)
         if node.configs and image != "nixos":
             raise ConfigError(
-                problem="a node with a config has the image nixos", value=image, hint="leave out image=, or the config"
+                problem="a node with a config has the image nixos",
+                value=image,
+                hint="leave out image=, or the config",
             )
         if image == "host" and is_nixos():
             image = "nixos"

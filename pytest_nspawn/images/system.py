@@ -1,4 +1,4 @@
-"""A built NixOS system as image: its `init`, the whole store read-only, and an empty root."""
+"""A built NixOS system as image: its `init`, the store, or what it needs of it, and an empty root."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pytest_nspawn.plan import Operation
 
 STORE = "/nix/store/"
 _UNITS = "/etc/nspawn/system"
+REGISTRATION = "/nix/registration"
+"""Where a node with a writable store finds what its database has to know."""
 
 
 def system_image(text: str, facts: Facts | None = None, *, store: Store = "host") -> Image:
@@ -33,7 +35,7 @@ def system_image(text: str, facts: Facts | None = None, *, store: Store = "host"
             plan.tmpfs(place.disk, size=place.size, owner=owner),
             *(plan.directory(f"{root}{name}", owner=owner) for name in directories),
             plan.bind(root, place.root, read_only=False, recursive=True),
-            *_store(wanted, paths, place),
+            *_store(wanted, facts, paths, place),
             *([] if facts is not None and facts.interfaces is not None else _hosts(path, place)),
         ]
 
@@ -66,14 +68,25 @@ def _closure(facts: Facts | None, store: Store, system: str) -> list[str]:
     return Path(facts.closure, "store-paths").read_text(encoding="utf-8").split()
 
 
-def _store(store: Store, paths: list[str], place: Place) -> list[Operation]:
+def _store(store: Store, facts: Facts | None, paths: list[str], place: Place) -> list[Operation]:
     """What is at /nix/store: all of the machine's, the paths of a closure, or an overlay that the node may write to."""
     target = f"{place.root}/nix/store"
     if store == "host":
         return [plan.sealed(STORE, target, idmap=place.idmap)]
     if store == "closure":
         return [plan.store_paths(paths, target, idmap=place.idmap)]
-    raise NotImplementedError
+    registration = Path(facts.closure if facts and facts.closure else "", "registration").read_bytes()
+    lower, upper, work = f"{place.home}/store", f"{place.disk}/store", f"{place.disk}/store-work"
+    return [
+        plan.bind(STORE, lower, read_only=True, idmap=place.idmap),
+        plan.directory(upper, owner=place.owner, mode=0o1775),
+        plan.directory(work),
+        plan.overlay(target, lower=lower, upper=upper, work=work),
+        # The profile loads it into the node's own database (nix-store --load-db) before systemd starts.
+        plan.write_in_root(
+            place.root, REGISTRATION, place.content(registration), mode=0o644, owner=place.owner
+        ),
+    ]
 
 
 def _hosts(path: Path, place: Place) -> list[Operation]:

@@ -101,4 +101,6 @@ class Manifest:
             if name in self.entries:
                 return self.entries[name]
         known = ", ".join(self.entries) or "nothing"
-        raise ConfigError(problem="the manifest has no such entry", value=names[0], hint=f"{self.path} has {known}")
+        raise ConfigError(
+            problem="the manifest has no such entry", value=names[0], hint=f"{self.path} has {known}"
+        )

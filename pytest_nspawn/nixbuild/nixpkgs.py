@@ -15,7 +15,10 @@ from pytest_nspawn.errors import ConfigError
 
 _EVALUATOR = "nixos/lib/eval-config.nix"
 _REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*:\S+")
-_CHANNELS = ("/nix/var/nix/profiles/per-user/root/channels/nixpkgs", "/nix/var/nix/profiles/per-user/root/channels")
+_CHANNELS = (
+    "/nix/var/nix/profiles/per-user/root/channels/nixpkgs",
+    "/nix/var/nix/profiles/per-user/root/channels",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,9 @@ def _from_option(option: str) -> Nixpkgs:
     if _REFERENCE.fullmatch(option) or "/" not in option:
         return Nixpkgs(flake=option)
     raise ConfigError(
-        problem="--nspawn-nixpkgs: neither a directory nor a flake reference", value=option, hint="say github:NixOS/nixpkgs/..."
+        problem="--nspawn-nixpkgs: neither a directory nor a flake reference",
+        value=option,
+        hint="say github:NixOS/nixpkgs/...",
     )
 
 

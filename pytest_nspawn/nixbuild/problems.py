@@ -61,7 +61,11 @@ def of_build(log: Log, request: Request) -> NixError:
 
 def _what(request: Request, node: str | None) -> str:
     if request.test is not None:
-        return f"the NixOS test {request.test} does not evaluate" if node is None else "its configuration does not evaluate"
+        return (
+            f"the NixOS test {request.test} does not evaluate"
+            if node is None
+            else "its configuration does not evaluate"
+        )
     return "its configuration does not evaluate" if node else "the configurations do not evaluate"
 
 
@@ -82,7 +86,9 @@ def _node_of(complaint: Complaint) -> str | None:
 def _owner_of(place: str | None, request: Request) -> str | None:
     """The node whose own config a place is in: a node may fail because it asks another."""
     file = (place or "").partition("\n")[0].partition(":")[0]
-    owners = [name for name, node in request.nodes.items() if any(str(config) == file for config in node.configs)]
+    owners = [
+        name for name, node in request.nodes.items() if any(str(config) == file for config in node.configs)
+    ]
     return owners[0] if len(owners) == 1 else None
 
 
@@ -130,7 +136,9 @@ def _shown(frame: Frame, texts: Path) -> str:
 def _readable(message: str, request: Request, texts: Path) -> str:
     """Nix's message, with the files of Nix texts called by the node that they are of."""
     for name in request.nodes:
-        message = re.sub(rf"{re.escape(str(texts))}/{re.escape(name)}-(\d+)\.nix", rf"<Nix text \1 of {name}>", message)
+        message = re.sub(
+            rf"{re.escape(str(texts))}/{re.escape(name)}-(\d+)\.nix", rf"<Nix text \1 of {name}>", message
+        )
     return message
 
 

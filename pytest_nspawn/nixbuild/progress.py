@@ -71,7 +71,12 @@ class Log:
 
     def status(self) -> str:
         """What it does just now, in a few words."""
-        verbs = {_BUILD: "building", _SUBSTITUTE: "fetching", _COPY_PATH: "copying", _FILE_TRANSFER: "downloading"}
+        verbs = {
+            _BUILD: "building",
+            _SUBSTITUTE: "fetching",
+            _COPY_PATH: "copying",
+            _FILE_TRANSFER: "downloading",
+        }
         busy = [f"{verbs[kind]} {_short(name)}" for kind, name in self._activities.values() if kind in verbs]
         done, expected = self._builds
         left = f", {expected - done} of {expected} builds left" if expected > done else ""
@@ -87,7 +92,10 @@ def _complaint(event: dict[str, Any]) -> Complaint:
     own = Frame(text="", file=event.get("file"), line=event.get("line"), column=event.get("column"))
     frames = [
         Frame(
-            text=strip(each.get("raw_msg", "")), file=each.get("file"), line=each.get("line"), column=each.get("column")
+            text=strip(each.get("raw_msg", "")),
+            file=each.get("file"),
+            line=each.get("line"),
+            column=each.get("column"),
         )
         for each in event.get("trace", ())
     ]

@@ -16,12 +16,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-xx", "-y", "-e", "signal=none", "-e", "trace=%file,getdents64,connect")
+STRACE = (
+    "strace",
+    "-f",
+    "--seccomp-bpf",
+    "-qq",
+    "-xx",
+    "-y",
+    "-e",
+    "signal=none",
+    "-e",
+    "trace=%file,getdents64,connect",
+)
 """The arguments of strace up to `-o FILE PROGRAM...`; it stops the program at these calls only (seccomp)."""
 
 _STORE = "/nix/store/"
 # Nix's own books, and file systems that hold no settings.
-_IGNORED = re.compile(r"/nix/var/(?!nix/profiles)|/proc/|/sys/|/dev/|/nix/store$|/tmp/nix-[0-9]|/var/run/nscd/")
+_IGNORED = re.compile(
+    r"/nix/var/(?!nix/profiles)|/proc/|/sys/|/dev/|/nix/store$|/tmp/nix-[0-9]|/var/run/nscd/"
+)
 _NIX_CACHE = re.compile(r"/\.cache/nix/")
 _CALL = re.compile(r"^\d+ +(?P<name>\w+)\((?P<arguments>.*)$")
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')

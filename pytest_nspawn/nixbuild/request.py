@@ -43,7 +43,9 @@ class Request:
         """Write it and the Nix texts of its nodes into a directory; gives the request's file."""
         nodes = {}
         for name, node in self.nodes.items():
-            configs = [_config_data(config, home, f"{name}-{index}") for index, config in enumerate(node.configs)]
+            configs = [
+                _config_data(config, home, f"{name}-{index}") for index, config in enumerate(node.configs)
+            ]
             nodes[name] = {
                 "number": node.number,
                 "configs": configs,
@@ -66,7 +68,14 @@ class Request:
     def key(self, environment: Mapping[str, str]) -> str:
         """What tells it from every other request, the variables that an evaluation sees included."""
         nodes = {
-            name: [node.number, [str(each) for each in node.configs], node.networks, node.addresses, node.store, node.special_args]
+            name: [
+                node.number,
+                [str(each) for each in node.configs],
+                node.networks,
+                node.addresses,
+                node.store,
+                node.special_args,
+            ]
             for name, node in self.nodes.items()
         }
         data = [self.nixpkgs.data(), nodes, self.peers, str(self.test), dict(environment), system()]
@@ -87,7 +96,9 @@ def node_request(
         number=wiring.numbers[name],
         configs=tuple(configs),
         networks=None if networks is None else tuple(networks),
-        addresses={str(link.network): _addresses(link) for link in wiring.links[name] if link.address4 is not None},
+        addresses={
+            str(link.network): _addresses(link) for link in wiring.links[name] if link.address4 is not None
+        },
         store=None if node.store == "host" else node.store,
         special_args=node.special_args,
     )
@@ -96,7 +107,9 @@ def node_request(
 def peer(name: str, wiring: Wiring) -> dict[str, Any]:
     """What Nix has to know of a node that is no NixOS configuration."""
     interfaces = [
-        {"name": link.ifname, "network": link.network, **_addresses(link)} for link in wiring.links[name] if link.address4
+        {"name": link.ifname, "network": link.network, **_addresses(link)}
+        for link in wiring.links[name]
+        if link.address4
     ]
     return {"hostName": wiring.host_names[name], "domain": None, "interfaces": interfaces}
 

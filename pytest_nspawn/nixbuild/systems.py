@@ -94,7 +94,11 @@ class Builder:
         with tempfile.NamedTemporaryFile("r", prefix="nspawn-reads-", encoding="ascii") as trace:
             prefix = [*reads.STRACE, "-o", trace.name] if _can_trace() else []
             outcome = nix.instantiate(
-                HOME / "evaluate.nix", attribute, {"request": str(path)}, self._status("evaluating"), prefix=prefix
+                HOME / "evaluate.nix",
+                attribute,
+                {"request": str(path)},
+                self._status("evaluating"),
+                prefix=prefix,
             )
             if outcome.output is None:
                 raise problems.of_evaluation(outcome.log, request, entry.directory)
@@ -147,7 +151,9 @@ def interfaces_of(facts: Mapping[str, Facts]) -> dict[str, list[naming.Wanted]]:
 def _agree(facts: Mapping[str, Facts], wiring: Wiring) -> bool:
     """Whether the systems have the addresses that the wiring gives them."""
     for name, known in facts.items():
-        planned = {link.ifname: str(link.address4.ip) for link in wiring.links[name] if link.address4 is not None}
+        planned = {
+            link.ifname: str(link.address4.ip) for link in wiring.links[name] if link.address4 is not None
+        }
         has = {each.name: each.address4 for each in known.interfaces or () if each.address4 is not None}
         if planned != has:
             return False

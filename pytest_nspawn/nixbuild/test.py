@@ -27,7 +27,9 @@ class NixTest:
     def topology(self) -> Topology:
         """Its nodes, as built systems, in the networks that they say."""
         nodes = {
-            name: Node(known.system, networks=list(dict.fromkeys(each.network for each in known.interfaces or ())))
+            name: Node(
+                known.system, networks=list(dict.fromkeys(each.network for each in known.interfaces or ()))
+            )
             for name, known in self.facts.items()
         }
         return Topology(nodes, name=self.name)
@@ -40,7 +42,9 @@ class NixTest:
     @property
     def host_names(self) -> Mapping[str, str]:
         """Host names that differ from the names of their nodes, and those."""
-        return {known.host_name: name for name, known in self.facts.items() if known.host_name not in (None, name)}  # type: ignore[misc]
+        return {
+            known.host_name: name for name, known in self.facts.items() if known.host_name not in (None, name)
+        }
 
 
 def test_of(entry: Any, *, file: Path | None) -> NixTest:
@@ -56,5 +60,7 @@ def test_of(entry: Any, *, file: Path | None) -> NixTest:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            problem="malformed test in a manifest", value=entry, hint='it has "name", "nodes" and "testScript"'
+            problem="malformed test in a manifest",
+            value=entry,
+            hint='it has "name", "nodes" and "testScript"',
         ) from error

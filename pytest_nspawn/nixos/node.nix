@@ -247,10 +247,30 @@ in
     (maybe [ "documentation" "nixos" "enable" ] (mkDefault false))
     (maybe [ "programs" "command-not-found" "enable" ] (mkDefault false))
 
-    # A store of the machine's is read-only here, and its daemon is not handed in.
+    # The machine's daemon is not handed in: where the node may build, it does so by itself.
     (maybe [ "nix" "enable" ] (mkDefault (cfg.store == "writable")))
     (lib.optionalAttrs (has [ "environment" "variables" ]) {
       environment.variables.NIX_REMOTE = lib.mkForce "";
     })
+    (lib.mkIf (cfg.store == "writable") (
+      lib.mkMerge [
+        {
+          # Stage 2 runs it before systemd; the file is there at the first boot.
+          boot.postBootCommands = ''
+            if [ -e /nix/registration ]; then
+              ${config.nix.package}/bin/nix-store --load-db </nix/registration
+              rm /nix/registration
+            fi
+          '';
+        }
+        # A build's own namespaces are not to be had in every container.
+        (
+          if has [ "nix" "settings" ] then
+            { nix.settings.sandbox = mkDefault false; }
+          else
+            maybe [ "nix" "useSandbox" ] (mkDefault false)
+        )
+      ]
+    ))
   ];
 }

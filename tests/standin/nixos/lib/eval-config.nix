@@ -15,6 +15,7 @@ let
       ../modules/boot.nix
       ../modules/environment.nix
       ../modules/networking.nix
+      ../modules/nix.nix
       ../modules/nixpkgs.nix
       ../modules/specialisation.nix
       ../modules/system.nix

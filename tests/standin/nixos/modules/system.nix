@@ -26,6 +26,7 @@ let
     mount -o bind,ro ${pkgs.machine}/usr /usr
     for name in bin sbin lib lib64; do [ -L /$name ] || ln -s usr/$name /$name; done
     TOPLEVEL/activate
+    ${config.boot.postBootCommands}
     exec /usr/lib/systemd/systemd "$@"
   '';
   activate = ''
