@@ -7,6 +7,7 @@ or a credential.
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import os
 import posixpath
@@ -248,6 +249,28 @@ def private_users(given: Any) -> bool | None:
     if given is not None and not isinstance(given, bool):
         raise ConfigError(problem="private_users", value=given, hint="give True, False or None")
     return given
+
+
+def store(given: Any) -> str:
+    """What a NixOS node sees of the Nix store."""
+    if given not in ("host", "closure", "writable"):
+        raise ConfigError(problem="store", value=given, hint='give "host", "closure" or "writable"')
+    return str(given)
+
+
+def special_args(given: Any) -> str:
+    """Arguments of NixOS modules as JSON text; such a text is taken as it is."""
+    try:
+        value = json.loads(given) if isinstance(given, str) else dict(mapping("special_args", given))
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            problem=f"special_args: no data ({error})",
+            value=given,
+            hint="give what JSON has: texts, numbers, lists, dictionaries",
+        ) from None
+    raise ConfigError(problem="special_args: its keys are no texts", value=given, hint='give {"name": value}')
 
 
 def nspawn_options(given: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ from pytest_nspawn.errors import BootError, ConfigError, HostError, NspawnError
 from pytest_nspawn.images import Image, ImageFactory, Images
 from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
 from pytest_nspawn.machine import Machine, MachineOptions
-from pytest_nspawn.model import CommandResult, Network, NetworkName, Node, NodeLike, Topology, as_node
+from pytest_nspawn.model import CommandResult, Config, Network, NetworkName, Node, NodeLike, Topology, as_node
+from pytest_nspawn.nixbuild import Builder, Facts, Manifest, NixTest, interfaces_of, test_of, with_facts
 from pytest_nspawn.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class EngineOptions:
     """How nodes are booted; paths of configs and images are looked up in `directories`, in that order."""
 
     image: str = "host"
+    nixpkgs: str | None = None
+    manifest: Path | None = None
     sandbox: str = "auto"
     private_users: str = "auto"
     boot_timeout: float = BOOT_TIMEOUT
@@ -45,6 +49,8 @@ class EngineOptions:
     node_args: Callable[[Node, list[str], str], None] | None = None
     on_boot: Callable[[Literal["started", "ready", "failed", "stopped"], Machine], None] | None = None
     on_command: Callable[[Machine, CommandResult], None] | None = None
+    on_build: Callable[[str | None], None] = lambda _status: None
+    """Hears what Nix does, and None when it is done."""
     state_dir: Path | None = None
     """Where machines have their directories; None: one that goes with the cluster."""
 
@@ -56,6 +62,7 @@ class Engine:
         self.options = options or EngineOptions()
         self._sandbox: Sandbox | None = None
         self._open: list[Cluster] = []
+        self._systems: dict[str, Facts] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -77,17 +84,25 @@ class Engine:
         """
         images = self.images(directories)
         naming.plan_wiring(topology)
+        configs = images_to_build(images, topology)
+        if configs:
+            self._builder.nixpkgs([*directories, *self.options.directories])
         mode = host.resolve_mode(self.options.sandbox)
         home = cgroups.cgroup_home()
         limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
         for name, node in topology.nodes.items():
-            image = images.of(name, node)
+            image = None if name in configs else images.of(name, node, images.prebuilt(node))
             for path, bind in node.binds.items():
                 if not os.path.exists(bind.source):  # pathlib's raises where the path is too long
                     problem = f"binds: there is nothing to bind to {path}"
                     hint = "give a file or directory of this machine"
                     raise ConfigError(problem=problem, node=name, value=str(bind.source), hint=hint)
-            if mode == "user" and image.tree is not None and image.tree.stat().st_uid != os.getuid():
+            if (
+                mode == "user"
+                and image is not None
+                and image.tree is not None
+                and image.tree.stat().st_uid != os.getuid()
+            ):
                 raise ConfigError(
                     problem="this root file system belongs to another user, so a node of yours could not write to it",
                     node=name,
@@ -116,11 +131,39 @@ class Engine:
         Raises ConfigError, HostError, SandboxError.
         """
         self.check(topology, directories=directories)
-        cluster = Cluster(self, topology, self.images(directories))
+        images = self.images(directories)
+        facts = {name: known for name, node in topology.nodes.items() if (known := self._known(images, node))}
+        configs = images_to_build(images, topology)
+        if configs:
+            where = [*directories, *self.options.directories]
+            facts |= self._builder.build(with_facts(topology, facts), configs, where)
+        cluster = Cluster(self, topology, images, facts)
         self._open.append(cluster)
         if start:
             cluster.start_all()
         return cluster
+
+    def nix_test(self, reference: Config, *, directories: Sequence[Path] = ()) -> NixTest:
+        """An existing NixOS test, from the manifest or evaluated and built; `boot` knows its systems from then on.
+
+        `reference` is an absolute path, or a flake reference with an attribute. Raises NixError, ConfigError, HostError.
+        """
+        where = [*directories, *self.options.directories]
+        if self._manifest is not None:
+            name = Path(reference).name if isinstance(reference, Path) else reference.rpartition("#")[2]
+            file = reference if isinstance(reference, Path) else None
+            test = test_of(self._manifest.entry(str(reference), name), file=file)
+        else:
+            test = self._builder.test(reference, where)
+        self._systems |= {known.system: known for known in test.facts.values()}
+        return test
+
+    def _known(self, images: Images, node: Node) -> Facts | None:
+        """What is known of a node's system without Nix."""
+        found = images.prebuilt(node)
+        if found is None and len(node.configs) == 1:
+            found = self._systems.get(str(node.configs[0]))
+        return found
 
     def close(self) -> None:
         """Stop what still runs, and the sandbox. Idempotent."""
@@ -140,8 +183,19 @@ class Engine:
         """Where images are looked up."""
         options = self.options
         return Images(
-            default=options.image, directories=[*directories, *options.directories], kinds=options.kinds
+            default=options.image,
+            directories=[*directories, *options.directories],
+            kinds=options.kinds,
+            manifest=self._manifest,
         )
+
+    @functools.cached_property
+    def _manifest(self) -> Manifest | None:
+        return Manifest.read(self.options.manifest) if self.options.manifest is not None else None
+
+    @property
+    def _builder(self) -> Builder:
+        return Builder(option=self.options.nixpkgs, on_status=self.options.on_build)
 
     def owner_for(self, name: str, node: Node, image: Image) -> int:
         """The first id of a node's user namespace, or 0 for none."""
@@ -167,8 +221,11 @@ class Engine:
 class Cluster(Mapping[str, Machine]):
     """The nodes of a topology by name; closing it leaves nothing of them."""
 
-    def __init__(self, engine: Engine, topology: Topology, images: Images) -> None:
-        self.topology = topology
+    def __init__(
+        self, engine: Engine, topology: Topology, images: Images, facts: Mapping[str, Facts]
+    ) -> None:
+        self.topology = with_facts(topology, facts)
+        self.facts = facts
         self._images = images
         self._engine = engine
         self._stack = contextlib.ExitStack()
@@ -178,9 +235,14 @@ class Cluster(Mapping[str, Machine]):
             self._stack = self._stack.pop_all()
 
     def _build(self) -> dict[str, Machine]:
-        engine, topology = self._engine, self.topology
+        engine, topology, facts = self._engine, self.topology, self.facts
         sandbox, options = engine.sandbox, engine.options
-        wiring = naming.plan_wiring(topology)
+        wiring = naming.plan_wiring(
+            topology,
+            interfaces_of(facts),
+            host_names={name: known.host_name for name, known in facts.items() if known.host_name},
+            domains={name: known.domain for name, known in facts.items() if known.domain},
+        )
         bridges = {bridge.network: bridge for bridge in wiring.bridges}
         number = sandbox.number()
         self._networks = sandbox.request(
@@ -214,7 +276,7 @@ class Cluster(Mapping[str, Machine]):
                 options.on_boot(event, machines[container.name])
 
         for name, node in topology.nodes.items():
-            image = self._images.of(name, node)
+            image = self._images.of(name, node, facts.get(name))
             container = Container(sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed)
             surroundings = Surroundings(
                 host_name=wiring.host_names[name],
@@ -323,6 +385,15 @@ class Cluster(Mapping[str, Machine]):
 
     def _end_networks(self, sandbox: Sandbox, number: int) -> None:
         sandbox.request("end_cluster", cluster=number)
+
+
+def images_to_build(images: Images, topology: Topology) -> dict[str, tuple[Config, ...]]:
+    """The configs of the nodes that Nix has to build. Raises ConfigError."""
+    return {
+        name: configs
+        for name, node in topology.nodes.items()
+        if images.prebuilt(node) is None and (configs := images.configs(name, node)) is not None
+    }
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
     NspawnError                     the harness, the machine or the test's set-up is at fault
     ├── ConfigError                 the user's input is wrong: raised before anything boots where that is possible
+    │   └── NixError                a NixOS configuration does not evaluate, or its system does not build
     ├── HostError                   the machine lacks something; says the command that mends it
     ├── SandboxError                an operation in the sandbox failed, or the sandbox is gone
     └── MachineError                a fault about one node
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "HostError",
     "MachineError",
+    "NixError",
     "NotRunningError",
     "NspawnError",
     "RequestedAssertionFailed",
@@ -104,6 +106,23 @@ class ConfigError(NspawnError):
         parts += [self.problem]
         parts += [_value_repr.repr(self.value)] if self.value is not None else []
         return ": ".join(parts) + (f"; {self.hint}" if self.hint else "")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NixError(ConfigError):
+    """Raised when a configuration does not evaluate or build; `message` is Nix's own, `place` FILE:LINE:COLUMN."""
+
+    message: str
+    place: str | None = None
+
+    def __str__(self) -> str:
+        head = ": ".join(
+            filter(None, (self.test, f"node {self.node!r}" if self.node else None, self.problem))
+        )
+        parts = [f"{head}:{_block(self.message)}"]
+        parts += [f"at {self.place}"] if self.place else []
+        parts += [f"see: {self.hint}"] if self.hint else []
+        return "\n".join(parts)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -238,7 +238,8 @@ def _files(
     if not full_boot and not any(path.startswith(_UPDATE_SETTINGS) for path in node.files):
         # Newer than /usr: ldconfig, sysusers, catalogues and hwdb are not made again (ConditionNeedsUpdate=).
         texts |= {"/etc/.updated": _UPDATED, "/var/.updated": _UPDATED}
-    network_files = node.network_units or surroundings.network_files
+    given = {} if image.configures_network else surroundings.network_files
+    network_files = node.network_units or given
     texts |= {f"/etc/systemd/network/{key}": text for key, text in network_files.items()}
     texts |= {f"{image.units}/{key}": text for key, text in node.units.items()}
     for path in node.files:

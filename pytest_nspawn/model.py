@@ -6,10 +6,12 @@ only there can the error say which node it is about.
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import os
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -30,6 +32,7 @@ __all__ = [
     "NetworkName",
     "Node",
     "NodeLike",
+    "Store",
     "Topology",
     "as_network",
     "as_node",
@@ -41,7 +44,8 @@ StrPath: TypeAlias = str | os.PathLike[str]
 Config: TypeAlias = str | Path
 FileContent: TypeAlias = str | bytes | tuple[str | bytes, int]
 NetworkName: TypeAlias = int | str
-ConfigKind: TypeAlias = Literal["system", "expression", "path", "name"]
+ConfigKind: TypeAlias = Literal["system", "expression", "flake", "path", "name"]
+Store: TypeAlias = Literal["host", "closure", "writable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,10 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Node:
-    """One node: what it runs, and what it is given. Text as a config is told apart by `config_kind`."""
+    """One node: what it runs, and what it is given. Text as a config is told apart by `config_kind`.
+
+    `special_args` (JSON values) are arguments of the config's modules, `imports` included; kept as JSON text.
+    """
 
     config: Config | tuple[Config, ...] | None
     image: str | None
@@ -95,9 +102,11 @@ class Node:
     memory: str | None
     cpus: float | None
     tasks: int | None
+    store: Store
     private_users: bool | None
     root_size: str
     nspawn_options: tuple[str, ...]
+    special_args: str
     fault: ConfigError | None = field(init=False, compare=False)
 
     def __init__(
@@ -114,9 +123,11 @@ class Node:
         memory: str | None = None,
         cpus: float | None = None,
         tasks: int | None = None,
+        store: Store = "host",
         private_users: bool | None = None,
         root_size: str = "1G",
         nspawn_options: Sequence[str] = (),
+        special_args: Mapping[str, Any] | str = FrozenMap[str, Any](),
     ) -> None:
         fields: dict[str, tuple[Callable[[Any], object], object]] = {
             "config": (checks.config, config),
@@ -130,11 +141,19 @@ class Node:
             "memory": (checks.size("memory", optional=True), memory),
             "cpus": (checks.cpus, cpus),
             "tasks": (checks.tasks, tasks),
+            "store": (checks.store, store),
             "private_users": (checks.private_users, private_users),
             "root_size": (checks.size("root_size"), root_size),
             "nspawn_options": (checks.nspawn_options, nspawn_options),
+            "special_args": (checks.special_args, special_args),
         }
         _assign_checked(self, fields)
+
+    def in_networks(self, networks: Iterable[NetworkName]) -> Node:
+        """The same node in other networks."""
+        node = copy.copy(self)
+        _assign(node, networks=tuple(networks))
+        return node
 
     @property
     def configs(self) -> tuple[Config, ...]:
@@ -161,6 +180,7 @@ class Node:
         for name in ("image", "networks", "memory", "cpus", "tasks", "private_users"):
             value = getattr(self, name)
             parts += [f"{name}={value!r}"] if value is not None else []
+        parts += [f"store={self.store!r}"] if self.store != "host" else []
         parts += [f"root_size={self.root_size!r}"] if self.root_size != "1G" else []
         # An option's value may be a credential.
         options = [str(option).partition("=")[0] for option in self.nspawn_options]
@@ -270,13 +290,18 @@ def as_network(value: NetworkLike) -> Network:
 
 
 def config_kind(config: Config) -> ConfigKind:
-    """What a config is: a built system, a Nix expression, a path, or the name of a node of the manifest."""
+    """What a config is: a built system, a Nix expression, a flake reference, a path, or a node's name in the manifest.
+
+    A flake reference has a `#`, or begins with a scheme as `github:` does (nix3-flake(1)).
+    """
     if isinstance(config, Path):
         return "path"
-    if config.startswith("/nix/store/"):
+    if config.startswith("/nix/store/") and not config.endswith(".nix") and "#" not in config:
         return "system"
     if "{" in config:
         return "expression"
+    if "#" in config or re.match(r"[a-z][a-z0-9+.-]+:", config):
+        return "flake"
     return "path" if config.endswith(".nix") or "/" in config else "name"
 
 

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,7 +20,7 @@ from pytest_nspawn.frozen import FrozenMap
 if TYPE_CHECKING:
     from pytest_nspawn.model import Network, NetworkName, Topology
 
-__all__ = ["Bridge", "Link", "Wiring", "host_name", "identifier", "plan_wiring"]
+__all__ = ["Bridge", "Link", "Wanted", "Wiring", "host_name", "identifier", "plan_wiring"]
 
 Interface4: TypeAlias = ipaddress.IPv4Interface
 Interface6: TypeAlias = ipaddress.IPv6Interface
@@ -40,8 +40,17 @@ class Link:
     ifname: str
     host_ifname: str
     mac: str
-    address4: Interface4
-    address6: Interface6
+    address4: Interface4 | None
+    address6: Interface6 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An interface that a node's configuration asks for; one that is not `addressed` is left to the node."""
+
+    ifname: str
+    network: NetworkName
+    addressed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,7 @@ class Wiring:
     links: Mapping[str, tuple[Link, ...]]
     numbers: Mapping[str, int]
     host_names: Mapping[str, str]
+    domains: Mapping[str, str]
 
 
 def identifier(name: str) -> str:
@@ -76,14 +86,28 @@ def host_name(name: str) -> str:
     return name.replace("_", "-")
 
 
-def plan_wiring(topology: Topology) -> Wiring:
-    """Number and address everything. Raises ConfigError for subnets that overlap or are too small."""
+def plan_wiring(
+    topology: Topology,
+    interfaces: Mapping[str, Sequence[Wanted]] = FrozenMap[str, Sequence[Wanted]](),
+    *,
+    host_names: Mapping[str, str] = FrozenMap[str, str](),
+    domains: Mapping[str, str] = FrozenMap[str, str](),
+) -> Wiring:
+    """Number and address everything. Raises ConfigError for subnets that overlap or are too small.
+
+    Nodes that are not in `interfaces` have eth1, eth2, ... in the order of their networks.
+    """
     numbers = {name: index for index, name in enumerate(sorted(topology.nodes), 1)}
+    wanted = {name: list(interfaces.get(name) or _usual(topology.networks_of(name))) for name in numbers}
     networks = topology.all_networks
     subnets = _subnets(topology, networks)
     bridges: dict[NetworkName, Bridge] = {}
     for name, network in networks.items():
-        members = {node: numbers[node] for node in numbers if name in topology.networks_of(node)}
+        members = {
+            node: numbers[node]
+            for node in numbers
+            if any(each.network == name and each.addressed for each in wanted[node])
+        }
         vlan, subnet4, subnet6 = subnets[name]
         host4 = _host_address(subnet4, _HOST_NUMBER4, taken=network.host, name=name, members=members)
         host6 = _host_address(subnet6, _HOST_NUMBER6, taken=network.host, name=name, members=members)
@@ -97,8 +121,8 @@ def plan_wiring(topology: Topology) -> Wiring:
         )
     links = {
         node: tuple(
-            _link(node, network, f"eth{index}", number, subnets[network])
-            for index, network in enumerate(topology.networks_of(node), 1)
+            _link(node, each, index, number, subnets[each.network])
+            for index, each in enumerate(wanted[node], 1)
         )
         for node, number in numbers.items()
     }
@@ -106,8 +130,13 @@ def plan_wiring(topology: Topology) -> Wiring:
         bridges=tuple(bridges.values()),
         links=FrozenMap(links),
         numbers=FrozenMap(numbers),
-        host_names=FrozenMap({name: host_name(name) for name in numbers}),
+        host_names=FrozenMap({name: host_names.get(name) or host_name(name) for name in numbers}),
+        domains=FrozenMap(domains),
     )
+
+
+def _usual(networks: Sequence[NetworkName]) -> list[Wanted]:
+    return [Wanted(ifname=f"eth{index}", network=network) for index, network in enumerate(networks, 1)]
 
 
 def _subnets(topology: Topology, networks: Mapping[NetworkName, Network]) -> dict[NetworkName, Subnets]:
@@ -175,17 +204,23 @@ def _offset(subnet: Subnet, number: int) -> int:
     return number if subnet.version == 4 else int(str(number), 16)
 
 
-def _link(node: str, network: NetworkName, ifname: str, number: int, subnets: Subnets) -> Link:
+def _link(node: str, wanted: Wanted, index: int, number: int, subnets: Subnets) -> Link:
     vlan, subnet4, subnet6 = subnets
     # 02: locally administered (IEEE 802); the rest tells topologies, networks and nodes apart.
-    digest = hashlib.sha256(f"{node}/{network}".encode()).digest()
+    digest = hashlib.sha256(f"{node}/{wanted.network}/{wanted.ifname}".encode()).digest()
+    address4 = (
+        Interface4((subnet4[_offset(subnet4, number)], subnet4.prefixlen)) if wanted.addressed else None
+    )
+    address6 = (
+        Interface6((subnet6[_offset(subnet6, number)], subnet6.prefixlen)) if wanted.addressed else None
+    )
     return Link(
         node=node,
-        network=network,
-        ifname=ifname,
+        network=wanted.network,
+        ifname=wanted.ifname,
         # Numbers, not names: 15 bytes hold any of them (IFNAMSIZ).
-        host_ifname=f"n{number}v{vlan}",
+        host_ifname=f"n{number}i{index}v{vlan}",
         mac=":".join(f"{byte:02x}" for byte in (0x02, *digest[:2], vlan, number >> 8 & 0xFF, number & 0xFF)),
-        address4=Interface4((subnet4[_offset(subnet4, number)], subnet4.prefixlen)),
-        address6=Interface6((subnet6[_offset(subnet6, number)], subnet6.prefixlen)),
+        address4=address4,
+        address6=address6,
     )

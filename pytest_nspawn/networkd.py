@@ -36,7 +36,7 @@ def network_files(wiring: Wiring, node: str) -> dict[str, str]:
 
 
 def _network(link: Link) -> str:
-    addresses = (_ADDRESS.format(address=address) for address in (link.address4, link.address6))
+    addresses = (_ADDRESS.format(address=each) for each in (link.address4, link.address6) if each is not None)
     return _NETWORK.format(ifname=link.ifname) + "".join(addresses)
 
 
@@ -45,14 +45,17 @@ def hosts_file(wiring: Wiring, node: str) -> str:
     own = [link.network for link in wiring.links[node]]
     lines = [_LOCAL]
     for other in wiring.numbers:
-        links = wiring.links[other]
+        links = [link for link in wiring.links[other] if link.address4 is not None]
         if not links:
             lines += [f"127.0.1.1 {_names(wiring, other)}\n"] if other == node else []
             continue
         nearest = next((link for network in own for link in links if link.network == network), links[0])
-        lines += [f"{each.ip} {_names(wiring, other)}\n" for each in (nearest.address4, nearest.address6)]
+        addresses = (each for each in (nearest.address4, nearest.address6) if each is not None)
+        lines += [f"{each.ip} {_names(wiring, other)}\n" for each in addresses]
     return "".join(lines)
 
 
 def _names(wiring: Wiring, node: str) -> str:
-    return " ".join(dict.fromkeys((wiring.host_names[node], node)))
+    host_name, domain = wiring.host_names[node], wiring.domains.get(node)
+    qualified = [f"{host_name}.{domain}"] if domain else []
+    return " ".join(dict.fromkeys((*qualified, host_name, node)))

@@ -56,6 +56,11 @@ def sealed(source: str, path: str, *, idmap: int | None) -> Operation:
     return {"do": "sealed", "source": source, "path": path, "idmap": idmap}
 
 
+def store_paths(paths: Sequence[str], path: str, *, idmap: int | None) -> Operation:
+    """Some store paths, and no others, in the directory `path`, as `sealed` has them."""
+    return {"do": "store_paths", "paths": list(paths), "path": path, "idmap": idmap}
+
+
 def settings(source: str, path: str, *, idmap: int | None) -> Operation:
     """A directory of the machine's settings at `path`, as the lower layer of an overlay.
 
@@ -104,7 +109,6 @@ def directory_in_root(root: str, path: str, *, mode: int, owner: int) -> Operati
 
 def describe(operation: Operation) -> str:
     """One operation as one line: `bind path=/run/... source=/usr read_only=True`."""
-    words = [
-        f"{key}={value}" for key, value in operation.items() if key != "do" and value not in (None, False)
-    ]
+    shown = {key: f"<{len(value)}>" if key == "paths" else value for key, value in operation.items()}
+    words = [f"{key}={value}" for key, value in shown.items() if key != "do" and value not in (None, False)]
     return " ".join([operation["do"], *words])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _PACKAGE_HOME = str(Path(__file__).resolve().parent.parent)
 
@@ -53,3 +54,36 @@ def spawn_module(
 
 
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+
+
+def run_aloud(
+    argv: Sequence[str], *, environment: Mapping[str, str], on_stderr: Callable[[str], None]
+) -> tuple[int, str]:
+    """Run a program that takes long; each line of its stderr is handed on as it comes. Gives exit code and stdout.
+
+    Whoever interrupts it (Ctrl-C) ends the program too. Raises FileNotFoundError where there is none.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stdout:
+        process = subprocess.Popen(
+            list(argv),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        try:
+            if process.stderr is not None:
+                for line in process.stderr:
+                    on_stderr(line)
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            if process.stderr is not None:
+                process.stderr.close()
+        stdout.seek(0)
+        return code, stdout.read()

@@ -1,6 +1,7 @@
 """What a node's root is made of: each kind of image turns a `Node` into operations and a payload.
 
-    host            the machine's own OS, read-only, over an empty root
+    nixos           a NixOS configuration, built by nixbuild/
+    host            the machine's own OS, read-only, over an empty root; on NixOS a minimal system
     rootfs:DIR      an OS tree, and rootfs:FILE.tar, one in an archive
     /nix/store/...  a built NixOS system
 
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.images.base import Image, Place
-from pytest_nspawn.images.host import host_image
+from pytest_nspawn.images.host import host_image, is_nixos
 from pytest_nspawn.images.rootfs import rootfs_image
 from pytest_nspawn.images.system import STORE, system_image
-from pytest_nspawn.model import Node, config_kind
+from pytest_nspawn.model import Config, Node, config_kind
+from pytest_nspawn.nixbuild import Facts, Manifest, facts_of
 
 __all__ = ["Image", "ImageFactory", "Images", "Place"]
 
@@ -33,27 +35,80 @@ class Images:
     default: str = "host"
     directories: Sequence[Path] = ()
     kinds: Mapping[str, ImageFactory] | None = None
+    manifest: Manifest | None = None
 
-    def of(self, name: str, node: Node) -> Image:
-        """The image of a node. Raises ConfigError or HostError, before anything boots."""
+    def of(self, name: str, node: Node, facts: Facts | None = None) -> Image:
+        """The image of a node, a NixOS one by the `facts` of its system. Raises ConfigError or HostError."""
         try:
+            if facts is not None:
+                return system_image(facts.system, facts, store=node.store)
             return self._of(node)
         except ConfigError as error:
             raise replace(error, node=name) from None
 
+    def configs(self, name: str, node: Node) -> tuple[Config, ...] | None:
+        """What Nix has to build for a node, with absolute paths; None where that is nothing. Raises ConfigError."""
+        try:
+            return self._configs(node)
+        except ConfigError as error:
+            raise replace(error, node=name) from None
+
+    def prebuilt(self, node: Node) -> Facts | None:
+        """A node's system in the manifest: by its config, as it is spelled. Raises ConfigError."""
+        if self.manifest is None or not node.configs:
+            return None
+        if [config_kind(config) for config in node.configs] == ["system"]:
+            return None
+        name = " ".join(map(str, node.configs))
+        return facts_of(name, self.manifest.entry(name))
+
+    def _configs(self, node: Node) -> tuple[Config, ...] | None:
+        image = node.image or ("nixos" if node.configs else self.default)
+        if node.configs and image != "nixos":
+            raise ConfigError(
+                problem="a node with a config has the image nixos",
+                value=image,
+                hint="leave out image=, or the config",
+            )
+        if image == "host" and is_nixos():
+            image = "nixos"
+        if image != "nixos" or [config_kind(each) for each in node.configs] == ["system"]:
+            return None
+        return tuple(self._config(each) for each in node.configs)
+
+    def _config(self, config: Config) -> Config:
+        kind = config_kind(config)
+        if kind == "path":
+            return self._existing(str(config), "there is no such config")
+        if kind == "flake":
+            ref, hash_, attribute = str(config).partition("#")
+            if not ref or ref.startswith(("./", "../", "/")):
+                ref = str(self._flake(ref or "."))
+            return f"{ref}{hash_}{attribute}"
+        if kind == "name":
+            raise ConfigError(
+                problem="no such config",
+                value=config,
+                hint="a path ends in .nix or has a /, Nix text has a {, and a name is one of --nspawn-manifest",
+            )
+        if kind == "system":
+            raise ConfigError(problem="a built system cannot be one of several configs", value=config)
+        return config
+
+    def _flake(self, ref: str) -> Path:
+        """The directory of a flake: `.` is the nearest above the test that has a flake.nix, as Nix looks for it."""
+        for directory in self.directories or [Path()]:
+            start = Path(os.path.abspath(directory / ref))
+            for candidate in (start, *start.parents):
+                if (candidate / "flake.nix").is_file():
+                    return candidate
+        listed = ", ".join(str(directory) for directory in self.directories)
+        raise ConfigError(problem="there is no flake.nix", value=ref, hint=f"looked in {listed} and above")
+
     def _of(self, node: Node) -> Image:
-        if node.config is None:
-            return self._named(node.image or self.default)
         if len(node.configs) == 1 and config_kind(node.configs[0]) == "system":
             return system_image(str(node.configs[0]))
-        for config in node.configs:
-            if config_kind(config) == "path":
-                self._existing(str(config), "there is no such config")
-        raise ConfigError(
-            problem="NixOS configurations are not built yet by this version",
-            value=node.config if isinstance(node.config, str | Path) else list(map(str, node.configs)),
-            hint="give the store path of a built system, or an image",
-        )
+        return self._named(node.image or self.default)
 
     def _named(self, text: str) -> Image:
         kind, _, argument = text.partition(":")
@@ -66,7 +121,7 @@ class Images:
         factory = (self.kinds or {}).get(kind)
         if factory is not None:
             return factory(argument)
-        known = ["host", "rootfs:DIR", "rootfs:FILE.tar", f"{STORE}...", *(self.kinds or {})]
+        known = ["nixos", "host", "rootfs:DIR", "rootfs:FILE.tar", f"{STORE}...", *(self.kinds or {})]
         raise ConfigError(problem="no such kind of image", value=text, hint=f"known are {', '.join(known)}")
 
     def _existing(self, text: str, problem: str) -> Path:

@@ -58,6 +58,8 @@ class Image:
     """The directory of the node for units of the test."""
     enables_networkd: bool = True
     """Whether the harness has to enable systemd-networkd; a NixOS system says itself what runs."""
+    configures_network: bool = False
+    """Whether the image itself has its addresses and everybody's names."""
     kernel_arguments: bool = True
     """Whether PID 1 sees arguments after the payload as a kernel command line."""
     environment: Mapping[str, str] = field(default_factory=dict)

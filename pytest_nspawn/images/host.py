@@ -72,6 +72,11 @@ _STARTING = (
 )
 
 
+def is_nixos() -> bool:
+    """Whether this machine has no /usr to share: its own OS is NixOS (nixos-version(8))."""
+    return Path("/etc/NIXOS").exists()
+
+
 def host_image() -> Image:
     """The image of this machine. Raises HostError where it has no /usr to share or no systemd."""
     usr = Path("/usr")

@@ -94,6 +94,20 @@ class Roots:
         os.makedirs(nothing, exist_ok=True)
         linux.mount("overlay", path, "overlay", linux.MS_RDONLY, f"lowerdir={visible(source)}:{nothing}")
 
+    def _store_paths(self, paths: list[str], path: str, idmap: int | None) -> None:
+        for source in paths:
+            target = f"{path}/{os.path.basename(source)}"
+            if os.path.islink(source):
+                os.symlink(os.readlink(source), target)
+            elif os.path.isdir(source):
+                os.mkdir(target)
+                self._sealed(source, target, idmap)
+            elif idmap is not None or self._user_mode:
+                self._bind(source, target, read_only=True, idmap=idmap, recursive=False)
+            else:
+                # No overlay stands for a file, and a bind could be made writable in the node.
+                shutil.copy(source, target)
+
     def _settings(self, source: str, path: str, idmap: int | None) -> None:
         if not self._user_mode:
             self._bind(source, path, read_only=True, idmap=idmap, recursive=False)

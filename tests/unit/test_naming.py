@@ -170,6 +170,8 @@ def test_every_address_lies_in_its_subnet() -> None:
     wiring = plan_wiring(Topology(many(99, 1, "a"), {"a": Network("10.7.0.0/25", "fd00::/119")}))
     for links in wiring.links.values():
         for link in links:
+            assert link.address4 is not None
+            assert link.address6 is not None
             for address in (link.address4, link.address6):
                 assert address.ip in ipaddress.ip_network(address.network)
                 assert address.ip not in {address.network[0], link.address4.network[-1]}

@@ -1,0 +1,160 @@
+"""From a topology with NixOS configurations to built systems and what is known of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_nspawn import naming
+from pytest_nspawn.errors import NixError
+from pytest_nspawn.model import Config, Topology
+from pytest_nspawn.naming import Wiring
+from pytest_nspawn.nixbuild import nix, nixpkgs, problems, reads
+from pytest_nspawn.nixbuild.cache import Entry
+from pytest_nspawn.nixbuild.facts import Facts, facts_of
+from pytest_nspawn.nixbuild.nixpkgs import Nixpkgs
+from pytest_nspawn.nixbuild.request import Request, node_request, peer
+from pytest_nspawn.nixbuild.test import NixTest, test_of
+
+HOME = Path(__file__).resolve().parent.parent / "nixos"
+"""The Nix code of this package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    """Builds what Nix has to build; `option` is --nspawn-nixpkgs, `on_status` hears what goes on, and None at the end."""
+
+    option: str | None = None
+    on_status: Callable[[str | None], None] = lambda _status: None
+
+    def nixpkgs(self, directories: Sequence[Path]) -> Nixpkgs:
+        """The nixpkgs to build with. Raises ConfigError, and HostError where there is no Nix."""
+        nix.require("a NixOS configuration")
+        return nixpkgs.find(self.option, directories, nix.environment())
+
+    def build(
+        self, topology: Topology, configs: Mapping[str, tuple[Config, ...]], directories: Sequence[Path]
+    ) -> dict[str, Facts]:
+        """Build the systems of the nodes that have `configs` (absolute paths), together. Raises NixError, ConfigError.
+
+        A network with a name gets its number once all networks are known, which some configs say: then the nodes are
+        evaluated once more, with the addresses that this comes to.
+        """
+        source = self.nixpkgs(directories)
+        wiring = naming.plan_wiring(topology)
+        networks = {name: topology.nodes[name].networks for name in configs}
+        facts: dict[str, Facts] = {}
+        for _attempt in range(2):
+            request = Request(
+                nixpkgs=source,
+                nodes={
+                    name: node_request(name, topology.nodes[name], configs[name], wiring, networks[name])
+                    for name in configs
+                },
+                peers={name: peer(name, wiring) for name in topology.nodes if name not in configs},
+            )
+            facts = {name: facts_of(name, entry) for name, entry in self.result("nodes", request).items()}
+            wiring = naming.plan_wiring(with_facts(topology, facts), interfaces_of(facts))
+            if _agree(facts, wiring):
+                break
+        return facts
+
+    def test(self, reference: Config, directories: Sequence[Path]) -> NixTest:
+        """Evaluate an existing NixOS test and build its nodes. Raises NixError, ConfigError, HostError.
+
+        `reference` is an absolute path, or a flake reference with an attribute.
+        """
+        request = Request(nixpkgs=self.nixpkgs(directories), test=reference)
+        file = reference if isinstance(reference, Path) else None
+        return test_of(self.result("test", request), file=file)
+
+    def result(self, attribute: str, request: Request) -> dict[str, Any]:
+        """The JSON that an attribute of evaluate.nix is built to, from the cache where nothing that it read changed."""
+        environment = nix.environment()
+        entry = Entry(f"{attribute}-{request.key(environment)}")
+        with entry.locked():
+            found = entry.find()
+            if found is None:
+                try:
+                    found = self._build(attribute, request, entry)
+                finally:
+                    self.on_status(None)
+        data: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+        return data
+
+    def _build(self, attribute: str, request: Request, entry: Entry) -> Path:
+        path = request.write(entry.directory)
+        since = time.time_ns()
+        with tempfile.NamedTemporaryFile("r", prefix="nspawn-reads-", encoding="ascii") as trace:
+            prefix = [*reads.STRACE, "-o", trace.name] if _can_trace() else []
+            outcome = nix.instantiate(
+                HOME / "evaluate.nix",
+                attribute,
+                {"request": str(path)},
+                self._status("evaluating"),
+                prefix=prefix,
+            )
+            if outcome.output is None:
+                raise problems.of_evaluation(outcome.log, request, entry.directory)
+            touched = reads.parse(trace) if prefix else None
+        derivation = outcome.output[-1]
+        built = nix.realise(derivation, entry.root(), self._status("building"))
+        if built.output is None:
+            raise problems.of_build(built.log, request)
+        result = Path(built.output[-1])
+        if not result.is_file():
+            raise NixError(problem="Nix gave no result", node=None, message=str(result), place=None)
+        known = None
+        if touched is not None:
+            known = reads.signatures(touched, since=since, trusted=request.nixpkgs.path or str(HOME))
+        entry.remember(result.resolve(), known)
+        return result
+
+    def _status(self, phase: str) -> Callable[[str], None]:
+        self.on_status(phase)
+        return self.on_status
+
+
+def _can_trace() -> bool:
+    return shutil.which(reads.STRACE[0]) is not None
+
+
+def with_facts(topology: Topology, facts: Mapping[str, Facts]) -> Topology:
+    """The topology with the networks that the systems say they are in."""
+    nodes = {
+        name: node.in_networks(dict.fromkeys(each.network for each in facts[name].interfaces or ()))
+        if name in facts and facts[name].interfaces is not None
+        else node
+        for name, node in topology.nodes.items()
+    }
+    return Topology(nodes, topology.networks, topology.name)
+
+
+def interfaces_of(facts: Mapping[str, Facts]) -> dict[str, list[naming.Wanted]]:
+    """The interfaces that systems have by their configuration."""
+    return {
+        name: [
+            naming.Wanted(ifname=each.name, network=each.network, addressed=each.address4 is not None)
+            for each in known.interfaces
+        ]
+        for name, known in facts.items()
+        if known.interfaces is not None
+    }
+
+
+def _agree(facts: Mapping[str, Facts], wiring: Wiring) -> bool:
+    """Whether the systems have the addresses that the wiring gives them."""
+    for name, known in facts.items():
+        planned = {
+            link.ifname: str(link.address4.ip) for link in wiring.links[name] if link.address4 is not None
+        }
+        has = {each.name: each.address4 for each in known.interfaces or () if each.address4 is not None}
+        if planned != has:
+            return False
+    return True

@@ -1,0 +1,120 @@
+# Options that only a virtual machine has: a NixOS test that sets them evaluates all the same. Where a container has a
+# counterpart it is used (memorySize); where the option matters, `virtualisation.nspawn.vmOnly` names it.
+{
+  config,
+  lib,
+  modulesPath,
+  options,
+  ...
+}:
+
+let
+  inherit (lib) mkOption types;
+
+  any = lib.mkOptionType {
+    name = "anything";
+    description = "anything";
+    check = _: true;
+    merge = _: definitions: (lib.last definitions).value;
+  };
+
+  ignored = default: description: mkOption {
+    type = any;
+    inherit default;
+    description = "${description} A container has none: accepted, and without effect.";
+  };
+
+  # Whether somebody outside of nixpkgs and of this profile has defined an option.
+  isOwn = file: !(lib.hasPrefix (toString modulesPath) (toString file)) && !(lib.hasPrefix (toString ./.) (toString file));
+  isSet = path:
+    let
+      option = lib.attrByPath path null options;
+    in
+    option != null && option ? files && lib.any isOwn option.files;
+
+  matters =
+    [
+      [ "boot" "extraModulePackages" ]
+      [ "boot" "kernelModules" ]
+      [ "boot" "kernelPackages" ]
+      [ "boot" "kernelParams" ]
+      [ "boot" "kernelPatches" ]
+      [ "boot" "initrd" "kernelModules" ]
+      [ "boot" "initrd" "luks" "devices" ]
+      [ "virtualisation" "bios" ]
+      [ "virtualisation" "directBoot" ]
+      [ "virtualisation" "emptyDiskImages" ]
+      [ "virtualisation" "fileSystems" ]
+      [ "virtualisation" "qemu" ]
+      [ "virtualisation" "tpm" ]
+      [ "virtualisation" "useBootLoader" ]
+      [ "virtualisation" "useEFIBoot" ]
+      [ "virtualisation" "useSecureBoot" ]
+    ];
+  screens = lib.filter (path: lib.attrByPath path false config == true) [
+    [ "services" "xserver" "enable" ]
+    [ "services" "displayManager" "enable" ]
+  ];
+in
+{
+  # Some configurations import it; this module is in its place.
+  disabledModules = [ "virtualisation/qemu-vm.nix" ];
+
+  options.virtualisation = {
+    memorySize = mkOption {
+      type = types.nullOr types.ints.positive;
+      default = null;
+      example = 512;
+      description = "Limit of the node's memory in MiB; null is none.";
+    };
+
+    bios = ignored null "Firmware of a virtual machine.";
+    bootDevice = ignored null "Disk that a virtual machine boots from.";
+    bootLoaderDevice = ignored null "Disk that a virtual machine's boot loader is on.";
+    bootPartition = ignored null "Partition that a virtual machine boots from.";
+    cores = ignored 1 "Number of a virtual machine's processors.";
+    credentials = ignored { } "Credentials that the firmware of a virtual machine hands over.";
+    directBoot = ignored { } "Whether a virtual machine boots without a boot loader.";
+    diskImage = ignored null "Disk of a virtual machine.";
+    diskSize = ignored null "Size of a virtual machine's disk in MiB.";
+    efi = ignored { } "Firmware of a virtual machine.";
+    efiVars = ignored null "Variables of a virtual machine's firmware.";
+    emptyDiskImages = ignored [ ] "Empty disks of a virtual machine.";
+    fileSystems = ignored { } "File systems of a virtual machine.";
+    forwardPorts = ignored [ ] "Ports of the machine that lead into a virtual machine; see Machine.forward_port.";
+    graphics = ignored false "Whether a virtual machine has a screen.";
+    host = ignored { } "Packages of the machine that runs a virtual machine.";
+    msize = ignored 16384 "Packet size of a virtual machine's shared directories.";
+    additionalPaths = ignored [ ] "Store paths that a virtual machine's store has beside its system.";
+    mountHostNixStore = ignored true "Whether a virtual machine sees the machine's store.";
+    pathsInNixDB = ignored [ ] "Store paths that a virtual machine's Nix knows.";
+    qemu = ignored { } "Options of QEMU.";
+    resolution = ignored { } "Size of a virtual machine's screen.";
+    restrictNetwork = ignored false "Whether a virtual machine's network is cut off.";
+    rootDevice = ignored null "Root disk of a virtual machine.";
+    sharedDirectories = ignored { } "Directories that a virtual machine shares; see Node(binds=...).";
+    tpm = ignored { } "Trusted platform module of a virtual machine.";
+    useBootLoader = ignored false "Whether a virtual machine has a boot loader.";
+    useDefaultFilesystems = ignored true "Whether a virtual machine has the usual file systems.";
+    useEFIBoot = ignored false "Whether a virtual machine has UEFI.";
+    useHostCerts = ignored false "Whether a virtual machine has the machine's certificates.";
+    useNixStoreImage = ignored false "Whether a virtual machine's store is a disk.";
+    useSecureBoot = ignored false "Whether a virtual machine boots what is signed.";
+    writableStore = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether the node may write to its store: as `virtualisation.nspawn.store = \"writable\"`.";
+    };
+    writableStoreUseTmpfs = ignored true "Where a virtual machine's store is written to.";
+
+    nspawn.vmOnly = mkOption {
+      type = types.listOf types.str;
+      readOnly = true;
+      internal = true;
+      default = map (lib.concatStringsSep ".") (lib.filter isSet matters ++ screens);
+      description = "Options that are set and that a container cannot honour.";
+    };
+  };
+
+  config.virtualisation.nspawn.store = lib.mkIf config.virtualisation.writableStore (lib.mkDefault "writable");
+}
