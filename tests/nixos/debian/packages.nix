@@ -41,6 +41,8 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
   getconf = { links."bin/getconf" = "usr/bin/getconf"; };
   getent = { links."bin/getent" = "usr/bin/getent"; };
   gitMinimal = [ "git" ];
+  # A linter of nginx's configuration, which has no say here.
+  gixy.texts."bin/gixy" = "#!${bash}\n";
   glibc = [ "libc6" "libc-bin" "nscd" ];
   glibcLocales = { links."lib/locale" = "usr/lib/locale"; };
   gnugrep = [ "grep" ];
@@ -73,6 +75,7 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
     done
   '';
   lsof = [ "lsof" ];
+  mailcap.links."etc/nginx/mime.types" = "etc/nginx/mime.types";
   nano = [ "nano" ];
   ncurses = [ "ncurses-bin" "ncurses-base" ];
   netcat = [ "netcat-openbsd" ];
@@ -95,7 +98,7 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
   openresolv.links = { "bin/resolvconf" = "usr/sbin/resolvconf"; "lib/resolvconf" = "usr/lib/resolvconf"; };
   openssh = [ "openssh-server" "openssh-client" "openssh-sftp-server" ];
   openssl = [ "openssl" ];
-  pam = { debs = [ "libpam-modules" "libpam-modules-bin" "libpam-systemd" "libpam0g" ]; pname = "linux-pam"; without = [ "etc" ]; };
+  pam = { debs = [ "libpam-modules" "libpam-modules-bin" "libpam-systemd" "libpam0g" ]; links."bin/unix_chkpwd.orig" = "usr/sbin/unix_chkpwd"; pname = "linux-pam"; without = [ "etc" ]; };
   perl = { debs = [ "perl" "perl-base" ]; attributes.libPrefix = "lib/perl5/site_perl"; };
   # The interpreter's wrapper knows where Debian's modules are.
   perlModule.directories = [ "lib/perl5/site_perl" ];

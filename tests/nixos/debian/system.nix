@@ -21,6 +21,14 @@ lib.mkMerge [
     [ "xdg" "sounds" "enable" ]
   ])
   {
+    # Debian's nginx has them in /var/lib/nginx, which the unit may not write to.
+    services.nginx.appendHttpConfig = ''
+      ${lib.concatMapStringsSep "\n" (kind: "${kind}_temp_path /var/cache/nginx/${kind};") [ "client_body" "proxy" "fastcgi" "uwsgi" "scgi" ]}
+    '';
+    # Newer than some trees' Nix module: its socket's directory has to be there.
+    systemd.tmpfiles.rules = [ "d /nix/var/nix/daemon-socket 0755 root root - -" ];
+    # `su -` of util-linux, which nixpkgs has from elsewhere, asks PAM for this service.
+    security.pam.services.su-l.rootOK = true;
     # Debian's programs have these paths built in: /usr holds just them, and still nothing for a user's PATH.
     system.activationScripts.debianPaths = lib.stringAfter [ "stdio" ] ''
       mkdir -p /usr/lib /usr/bin /usr/sbin /usr/share

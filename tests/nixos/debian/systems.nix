@@ -1,0 +1,70 @@
+# The systems that tests/nixos/test_debian_systems.py boots: { wrapper }: name -> system.
+{ wrapper }:
+
+let
+  lib = import (wrapper + "/lib");
+  evalConfig = import (wrapper + "/nixos/lib/eval-config.nix");
+
+  system = name: module: (evalConfig { modules = [ base module { networking.hostName = name; } ]; }).config.system.build.toplevel;
+
+  base = {
+    boot.isContainer = true;
+    networking.useDHCP = false;
+    networking.useNetworkd = true;
+    networking.useHostResolvConf = false;
+  };
+
+  server = page: { pkgs, ... }: {
+    networking.firewall.allowedTCPPorts = [ 22 80 ];
+    services.openssh.enable = true;
+    services.nginx = {
+      enable = true;
+      virtualHosts.localhost.locations."/".root = pkgs.writeTextDir "index.html" page;
+    };
+    users.users.alice = {
+      isNormalUser = true;
+      uid = 1234;
+      extraGroups = [ "wheel" ];
+    };
+    security.sudo.wheelNeedsPassword = false;
+  };
+
+  resolved = {
+    services.resolved.enable = true;
+    services.resolved.extraConfig = "MulticastDNS=yes";
+    networking.firewall.allowedUDPPorts = [ 5353 5355 ];
+    systemd.network.networks."40-all" = {
+      matchConfig.Name = "eth*";
+      networkConfig.MulticastDNS = true;
+    };
+  };
+in
+rec {
+  minimal = system "minimal" { };
+
+  one = system "one" {
+    imports = [ (server "page of one") resolved ];
+    specialisation.other.configuration = { pkgs, ... }: {
+      services.nginx.virtualHosts.localhost.locations."/other".root = pkgs.writeTextDir "other/index.html" "page of the specialisation";
+      environment.etc."specialisation".text = "other";
+      users.users.bob.isNormalUser = true;
+    };
+  };
+
+  two = system "two" { imports = [ (server "page of two") resolved ]; };
+
+  client = system "client" { imports = [ resolved ]; };
+
+  # Has machined and systemd-nspawn@ run the minimal system.
+  host = system "host" ({ pkgs, ... }: {
+    systemd.nspawn.inner = {
+      execConfig = { Boot = false; Parameters = "${minimal}/init"; KillSignal = "SIGRTMIN+3"; PrivateUsers = false; NotifyReady = true; };
+      filesConfig.BindReadOnly = "/nix/store";
+      networkConfig.VirtualEthernet = true;
+    };
+    systemd.services."systemd-nspawn@inner" = {
+      environment.SYSTEMD_NSPAWN_UNIFIED_HIERARCHY = "1";
+      serviceConfig.ExecStartPre = "${pkgs.coreutils}/bin/mkdir -p /var/lib/machines/inner/usr";
+    };
+  });
+}
