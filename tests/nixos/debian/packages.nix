@@ -96,7 +96,11 @@ lib.mapAttrs (_: spec: if lib.isList spec then { debs = spec; } else spec) {
   };
   nothing = { };
   openresolv.links = { "bin/resolvconf" = "usr/sbin/resolvconf"; "lib/resolvconf" = "usr/lib/resolvconf"; };
-  openssh = [ "openssh-server" "openssh-client" "openssh-sftp-server" ];
+  openssh = {
+    debs = [ "openssh-server" "openssh-client" "openssh-sftp-server" ];
+    links."libexec/sftp-server" = "usr/lib/openssh/sftp-server";
+    without = [ "etc" ];
+  };
   openssl = [ "openssl" ];
   pam = { debs = [ "libpam-modules" "libpam-modules-bin" "libpam-systemd" "libpam0g" ]; links."bin/unix_chkpwd.orig" = "usr/sbin/unix_chkpwd"; pname = "linux-pam"; without = [ "etc" ]; };
   perl = { debs = [ "perl" "perl-base" ]; attributes.libPrefix = "lib/perl5/site_perl"; };

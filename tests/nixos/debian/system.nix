@@ -25,8 +25,11 @@ lib.mkMerge [
     services.nginx.appendHttpConfig = ''
       ${lib.concatMapStringsSep "\n" (kind: "${kind}_temp_path /var/cache/nginx/${kind};") [ "client_body" "proxy" "fastcgi" "uwsgi" "scgi" ]}
     '';
-    # Newer than some trees' Nix module: its socket's directory has to be there.
-    systemd.tmpfiles.rules = [ "d /nix/var/nix/daemon-socket 0755 root root - -" ];
+    # What Debian's packages or newer modules make: sshd's empty directory, and that of the socket of newer Nix.
+    systemd.tmpfiles.rules = [
+      "d /run/sshd 0755 root root - -"
+      "d /nix/var/nix/daemon-socket 0755 root root - -"
+    ];
     # `su -` of util-linux, which nixpkgs has from elsewhere, asks PAM for this service.
     security.pam.services.su-l.rootOK = true;
     # Debian's programs have these paths built in: /usr holds just them, and still nothing for a user's PATH.

@@ -33,10 +33,8 @@ let
     services.resolved.enable = true;
     services.resolved.extraConfig = "MulticastDNS=yes";
     networking.firewall.allowedUDPPorts = [ 5353 5355 ];
-    systemd.network.networks."40-all" = {
-      matchConfig.Name = "eth*";
-      networkConfig.MulticastDNS = true;
-    };
+    # Beside the harness's own file for the link.
+    environment.etc."systemd/network/50-eth1.network.d/mdns.conf".text = "[Network]\nMulticastDNS=yes\n";
   };
 in
 rec {
