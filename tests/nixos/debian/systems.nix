@@ -60,9 +60,10 @@ rec {
       filesConfig.BindReadOnly = "/nix/store";
       networkConfig.VirtualEthernet = true;
     };
-    systemd.services."systemd-nspawn@inner" = {
+    # On the template: 20.09 would write a whole unit for the instance, without Type=notify and Delegate=.
+    systemd.services."systemd-nspawn@" = {
       environment.SYSTEMD_NSPAWN_UNIFIED_HIERARCHY = "1";
-      serviceConfig.ExecStartPre = "${pkgs.coreutils}/bin/mkdir -p /var/lib/machines/inner/usr";
+      serviceConfig.ExecStartPre = "${pkgs.coreutils}/bin/mkdir -p /var/lib/machines/%i/usr";
     };
   });
 }
