@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Nothing else of Debian's root is needed; dpkg's lists say which file belongs to which package.
-PARTS = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/libexec", "usr/include", "usr/share", "etc")
-PARTS += ("var/lib/dpkg/info",)
+PARTS = (
+    *("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/libexec", "usr/include", "usr/share"),
+    *("etc", "var/lib/dpkg/info"),
+)
 MERGED = ("bin", "sbin", "lib", "lib64")
 # Paths in unit and D-Bus files. The character before keeps /nix/store/.../usr/bin and longer paths whole.
 PROGRAM = re.compile(rb"(?<![\w./])/(?:usr/)?(bin|sbin|lib/systemd|lib/openssh|libexec)/(?=\w)")

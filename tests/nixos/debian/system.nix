@@ -1,5 +1,5 @@
 # What a NixOS system over Debian's programs needs besides them, and no module of the tree's gives it.
-{ lib, options, pkgs, ... }:
+{ config, lib, options, pkgs, ... }:
 
 let
   # Below every definition of a profile or a user, above the options' own defaults.
@@ -25,6 +25,24 @@ lib.mkMerge [
     services.nginx.appendHttpConfig = ''
       ${lib.concatMapStringsSep "\n" (kind: "${kind}_temp_path /var/cache/nginx/${kind};") [ "client_body" "proxy" "fastcgi" "uwsgi" "scgi" ]}
     '';
+    # Newer networkd leases no address, nor takes one for itself from a pool, before it is told that its state will
+    # last; trees older than that lack the unit that tells it.
+    systemd.services.systemd-networkd-persistent-storage = lib.mkIf config.systemd.network.enable {
+      wantedBy = [ "systemd-networkd.service" ];
+      after = [ "systemd-networkd.service" ];
+      bindsTo = [ "systemd-networkd.service" ];
+      before = [ "shutdown.target" ];
+      conflicts = [ "shutdown.target" ];
+      unitConfig.DefaultDependencies = false;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        User = "systemd-network";
+        StateDirectory = "systemd/network";
+        ExecStart = "${pkgs.systemd}/bin/networkctl persistent-storage yes";
+        ExecStop = "${pkgs.systemd}/bin/networkctl persistent-storage no";
+      };
+    };
     # What Debian's packages or newer modules make: sshd's empty directory, and that of the socket of newer Nix.
     systemd.tmpfiles.rules = [
       "d /run/sshd 0755 root root - -"

@@ -55,6 +55,8 @@ rec {
 
   # Has machined and systemd-nspawn@ run the minimal system.
   host = system "host" ({ pkgs, ... }: {
+    # The container asks for its address there.
+    networking.firewall.trustedInterfaces = [ "ve-+" ];
     systemd.nspawn.inner = {
       execConfig = { Boot = false; Parameters = "${minimal}/init"; KillSignal = "SIGRTMIN+3"; PrivateUsers = false; NotifyReady = true; };
       filesConfig.BindReadOnly = "/nix/store";
