@@ -214,6 +214,17 @@ class Engine:
             mend="pytest --nspawn-private-users=no",
         )
 
+    def limited(self, node: Node, facts: Facts | None) -> Node:
+        """The node with the memory that its NixOS configuration says, where nothing else is said and it can be limited.
+
+        A virtual machine has its disk besides; here the root is in memory too, so its size is added.
+        """
+        if facts is None or facts.memory is None or node.memory is not None:
+            return node
+        home = cgroups.cgroup_home()
+        usable = {*home.controllers, *(home.v1 if self.sandbox.mode == "root" else {})}
+        return node.with_memory(f"{facts.memory + node.root_bytes // 2**20}M") if "memory" in usable else node
+
     def _can_shift(self, path: str) -> bool:
         return self.sandbox.can_shift(path)
 
@@ -275,8 +286,9 @@ class Cluster(Mapping[str, Machine]):
             if options.on_boot is not None and container.name in machines:
                 options.on_boot(event, machines[container.name])
 
-        for name, node in topology.nodes.items():
-            image = self._images.of(name, node, facts.get(name))
+        for name, given in topology.nodes.items():
+            image = self._images.of(name, given, facts.get(name))
+            node = engine.limited(given, facts.get(name))
             container = Container(sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed)
             surroundings = Surroundings(
                 host_name=wiring.host_names[name],

@@ -82,7 +82,7 @@ class Images:
             return self._existing(str(config), "there is no such config")
         if kind == "flake":
             ref, hash_, attribute = str(config).partition("#")
-            if not ref or ref.startswith(("./", "../", "/")):
+            if ref in ("", ".", "..") or ref.startswith(("./", "../", "/")):
                 ref = str(self._flake(ref or "."))
             return f"{ref}{hash_}{attribute}"
         if kind == "name":
