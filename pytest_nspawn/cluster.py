@@ -91,7 +91,7 @@ class Engine:
         home = cgroups.cgroup_home()
         limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
         for name, node in topology.nodes.items():
-            image = None if name in configs else images.of(name, node, images.prebuilt(node))
+            image = None if name in configs else images.of(name, node, images.prebuilt(name, node))
             for path, bind in node.binds.items():
                 if not os.path.exists(bind.source):  # pathlib's raises where the path is too long
                     problem = f"binds: there is nothing to bind to {path}"
@@ -132,7 +132,9 @@ class Engine:
         """
         self.check(topology, directories=directories)
         images = self.images(directories)
-        facts = {name: known for name, node in topology.nodes.items() if (known := self._known(images, node))}
+        facts = {
+            name: known for name, node in topology.nodes.items() if (known := self._known(images, name, node))
+        }
         configs = images_to_build(images, topology)
         if configs:
             where = [*directories, *self.options.directories]
@@ -158,9 +160,9 @@ class Engine:
         self._systems |= {known.system: known for known in test.facts.values()}
         return test
 
-    def _known(self, images: Images, node: Node) -> Facts | None:
+    def _known(self, images: Images, name: str, node: Node) -> Facts | None:
         """What is known of a node's system without Nix."""
-        found = images.prebuilt(node)
+        found = images.prebuilt(name, node)
         if found is None and len(node.configs) == 1:
             found = self._systems.get(str(node.configs[0]))
         return found
@@ -404,7 +406,7 @@ def images_to_build(images: Images, topology: Topology) -> dict[str, tuple[Confi
     return {
         name: configs
         for name, node in topology.nodes.items()
-        if images.prebuilt(node) is None and (configs := images.configs(name, node)) is not None
+        if images.prebuilt(name, node) is None and (configs := images.configs(name, node)) is not None
     }
 
 

@@ -75,7 +75,9 @@ def parse(lines: Iterator[str]) -> Touched:
             touched.network |= "AF_INET" in arguments
         elif name == "getdents64":
             touched.listed.add(where)
-        elif (text := _TEXT.search(arguments)) is not None and text[1]:  # by name: what has a descriptor was opened
+        elif (text := _TEXT.search(arguments)) is not None and text[
+            1
+        ]:  # by name: what has a descriptor was opened
             path = os.path.normpath(os.path.join(where, _decoded(text[1])))
             touched.paths.add(path)
             if not line.rstrip().endswith(")") and " = -1 " not in line:

@@ -79,7 +79,9 @@ Change = Callable[[Path], object]
     ("expression", "change"),
     [
         pytest.param("''x''", lambda home: (home / "one.nix").write_text(ETC.format('"y"')), id="the config"),
-        pytest.param("import ./other.nix", lambda home: (home / "other.nix").write_text('"y"'), id="imported"),
+        pytest.param(
+            "import ./other.nix", lambda home: (home / "other.nix").write_text('"y"'), id="imported"
+        ),
         pytest.param("builtins.readFile ./text", lambda home: (home / "text").write_text("y"), id="read"),
         pytest.param(
             "if builtins.pathExists ./new then ''new'' else ''none''",
@@ -101,7 +103,9 @@ Change = Callable[[Path], object]
             lambda home: ((home / "link").unlink(), (home / "link").symlink_to("text2")),
             id="a link leads elsewhere",
         ),
-        pytest.param("builtins.readFile ./link", lambda home: (home / "text").write_text("y"), id="behind a link"),
+        pytest.param(
+            "builtins.readFile ./link", lambda home: (home / "text").write_text("y"), id="behind a link"
+        ),
         pytest.param(
             "builtins.readFile (./list + ''/a'')",
             lambda home: (home / "list" / "a").write_text("y"),
@@ -124,7 +128,9 @@ def test_a_change_is_seen(build: Counted, tmp_path: Path, expression: str, chang
     assert second != first
 
 
-def test_variables_that_nix_sees_count(build: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_nix_sees_count(
+    build: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = config(tmp_path, ETC.format('builtins.getEnv "NIX_TEST_WHICH"'))
     monkeypatch.setenv("NIX_TEST_WHICH", "x")
     first, _ = build(path)

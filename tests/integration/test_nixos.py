@@ -48,7 +48,9 @@ def nodes(nix_engine: Engine, configs: Path) -> Iterator[Cluster]:
     topology = Topology(
         {
             "web": Node("web.nix", networks=["front", 1]),
-            "client": Node([CLIENT, "{ virtualisation.vlans = [ 1 7 ]; }"], special_args={"greeting": "hello"}),
+            "client": Node(
+                [CLIENT, "{ virtualisation.vlans = [ 1 7 ]; }"], special_args={"greeting": "hello"}
+            ),
             "plain": Node(),
         },
         {"front": Network("10.9.0.0/24")},
@@ -212,7 +214,10 @@ def test_a_flake_gives_a_system_or_a_module(nix_engine: Engine, standin: Path, t
 def test_a_manifest_needs_no_nix(
     nix_engine: Engine, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = {"web": Node("{ virtualisation.vlans = [ 5 ]; }"), "bare": Node("{ virtualisation.vlans = [ ]; }")}
+    nodes = {
+        "web": Node("{ virtualisation.vlans = [ 5 ]; }"),
+        "bare": Node("{ virtualisation.vlans = [ ]; }"),
+    }
     with nix_engine.boot(Topology(nodes), start=False) as cluster:
         facts = cluster.facts
     manifest = tmp_path / "manifest.json"
