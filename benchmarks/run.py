@@ -87,6 +87,7 @@ def _time(seconds: float) -> str:
 
 
 def timed(action: Callable[[], object]) -> float:
+    """Seconds that something takes."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
