@@ -25,12 +25,24 @@ exec unshare --mount --net --ipc --uts --cgroup --pid --fork --mount-proc bash -
   umount --recursive /sys/fs/cgroup 2>/dev/null || true
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   mount -t tmpfs tmpfs /run
+  eval "$3"
   echo $EPOCHREALTIME >&3
   exec 3>&-
-  exec systemd-nspawn --quiet --volatile=overlay --boot --directory="$1" --machine="$2" \
-    --register=no --keep-unit --notify-ready=yes --private-network </dev/null >/dev/null 2>&1
-' bash "$2" "$3"
+  exec systemd-nspawn --quiet --machine="$2" --register=no --keep-unit --notify-ready=yes $4 \
+    </dev/null >/dev/null 2>&1
+' bash "$2" "$3" "$4" "$5"
 """
+_TREE = "--volatile=overlay --private-network --boot --directory={root}"
+
+# A NixOS container: an empty root, the store, and a link that comes up on a bridge, as networkd's defaults find it.
+_SYSTEM_ROOT = """
+mkdir /run/root /run/root/usr /run/root/etc
+ip link add br0 type bridge forward_delay 0
+ip link set br0 up
+"""
+_SYSTEM = (
+    "--directory=/run/root --bind-ro=/nix/store --network-bridge=br0 --kill-signal=SIGRTMIN+3 {system}/init"
+)
 
 
 class BareNode:
@@ -40,6 +52,9 @@ class BareNode:
     """
 
     def __init__(self, rootfs: Path, name: str) -> None:
+        self._start(name, before="", arguments=_TREE.format(root=rootfs))
+
+    def _start(self, name: str, *, before: str, arguments: str) -> None:
         home = host.cgroup_home().path
         if home is None:
             raise SystemExit(
@@ -53,8 +68,24 @@ class BareNode:
         self._notify.bind(path)
         started, started_write = os.pipe()
         self._process = subprocess.Popen(
-            ["bash", "-c", f"exec 3>&{started_write}\n{_SCRIPT}", "bash", self._cgroup, rootfs, name],
-            env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": path, "SYSTEMD_NSPAWN_LOCK": "0"},
+            [
+                "bash",
+                "-c",
+                f"exec 3>&{started_write}\n{_SCRIPT}",
+                "bash",
+                self._cgroup,
+                ".",
+                name,
+                before,
+                arguments,
+            ],
+            env={
+                "PATH": os.environ["PATH"],
+                "NOTIFY_SOCKET": path,
+                "SYSTEMD_NSPAWN_LOCK": "0",
+                "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+            },
             pass_fds=[started_write],
         )
         os.close(started_write)
@@ -118,6 +149,13 @@ class BareNode:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class BareSystem(BareNode):
+    """The same with a built NixOS system."""
+
+    def __init__(self, system: str) -> None:
+        self._start("system", before=_SYSTEM_ROOT, arguments=_SYSTEM.format(system=system))
 
 
 @contextlib.contextmanager

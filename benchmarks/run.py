@@ -86,7 +86,8 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
 
 
-def _timed(action: Callable[[], object]) -> float:
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that something takes."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
@@ -168,8 +169,8 @@ def in_a_node(rootfs: Path, repeats: int) -> list[Row]:
 def _turns(repeats: int, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(repeats):
-        times["ours"].append(_timed(ours))
-        times["theirs"].append(_timed(theirs))
+        times["ours"].append(timed(ours))
+        times["theirs"].append(timed(theirs))
     return times
 
 
@@ -270,15 +271,33 @@ def main() -> int:
         "-n", type=int, default=20, metavar="N", help="measurements of each side (default 20)"
     )
     parser.add_argument("--rootfs", type=Path, default=os.environ.get("NSPAWN_TEST_ROOTFS"))
+    parser.add_argument(
+        "--nixpkgs",
+        type=Path,
+        default=os.environ.get("NSPAWN_TEST_STANDIN"),
+        help="measure NixOS with it; `./dev bench` gives the stand-in where it is there",
+    )
+    parser.add_argument("--only-nixos", action="store_true", help="measure NixOS only")
     options = parser.parse_args()
     if options.rootfs is None:
         parser.error("--rootfs or NSPAWN_TEST_ROOTFS must name a root file system; `./dev bench` makes one")
     if os.geteuid() != 0:
         parser.error("a bare systemd-nspawn needs root: run it as root")
-    rootfs: Path = options.rootfs.resolve()
-    one = boots(rootfs, options.n, 1)
-    eight = boots(rootfs, options.n, 8)
-    rows = [
+    rows = [] if options.only_nixos else debian_rows(options.rootfs.resolve(), options.n)
+    if options.nixpkgs is not None:
+        from benchmarks import nixos  # it has its rows from here
+
+        rows += nixos.rows(options.nixpkgs.resolve(), options.n)
+    print(f"{_describe()}; medians of {options.n}\n")
+    _print_table(rows)
+    return 0 if all(row.measured <= row.limit for row in rows) else 1
+
+
+def debian_rows(rootfs: Path, repeats: int) -> list[Row]:
+    """All that is measured on a Debian root file system."""
+    one = boots(rootfs, repeats, 1)
+    eight = boots(rootfs, repeats, 8)
+    return [
         Row(
             what="first node ready, against a bare `systemd-nspawn --boot`",
             limit=0.35,
@@ -286,16 +305,13 @@ def main() -> int:
             theirs=one[1],
         ),
         Row(what="8 nodes ready, against 8 bare ones at once", limit=0.65, ours=eight[0], theirs=eight[1]),
-        *in_a_node(rootfs, options.n),
+        *in_a_node(rootfs, repeats),
         Row(
             what="set-up and teardown of a test with two nodes, beside the boot",
             limit=0.15,
-            ours=around_a_test(rootfs, options.n),
+            ours=around_a_test(rootfs, repeats),
         ),
     ]
-    print(f"{_describe()}; medians of {options.n}\n")
-    _print_table(rows)
-    return 0 if all(row.measured <= row.limit for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class Engine:
         home = cgroups.cgroup_home()
         limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
         for name, node in topology.nodes.items():
-            image = None if name in configs else images.of(name, node, images.prebuilt(node))
+            image = None if name in configs else images.of(name, node, images.prebuilt(name, node))
             for path, bind in node.binds.items():
                 if not os.path.exists(bind.source):  # pathlib's raises where the path is too long
                     problem = f"binds: there is nothing to bind to {path}"
@@ -132,7 +132,9 @@ class Engine:
         """
         self.check(topology, directories=directories)
         images = self.images(directories)
-        facts = {name: known for name, node in topology.nodes.items() if (known := self._known(images, node))}
+        facts = {
+            name: known for name, node in topology.nodes.items() if (known := self._known(images, name, node))
+        }
         configs = images_to_build(images, topology)
         if configs:
             where = [*directories, *self.options.directories]
@@ -158,9 +160,9 @@ class Engine:
         self._systems |= {known.system: known for known in test.facts.values()}
         return test
 
-    def _known(self, images: Images, node: Node) -> Facts | None:
+    def _known(self, images: Images, name: str, node: Node) -> Facts | None:
         """What is known of a node's system without Nix."""
-        found = images.prebuilt(node)
+        found = images.prebuilt(name, node)
         if found is None and len(node.configs) == 1:
             found = self._systems.get(str(node.configs[0]))
         return found
@@ -213,6 +215,17 @@ class Engine:
             problem=f"node {name!r}: the kernel cannot map the file system of {refused[0]} for private users",
             mend="pytest --nspawn-private-users=no",
         )
+
+    def limited(self, node: Node, facts: Facts | None) -> Node:
+        """The node with the memory that its NixOS configuration says, where nothing else is said and it can be limited.
+
+        A virtual machine has its disk besides; here the root is in memory too, so its size is added.
+        """
+        if facts is None or facts.memory is None or node.memory is not None:
+            return node
+        home = cgroups.cgroup_home()
+        usable = {*home.controllers, *(home.v1 if self.sandbox.mode == "root" else {})}
+        return node.with_memory(f"{facts.memory + node.root_bytes // 2**20}M") if "memory" in usable else node
 
     def _can_shift(self, path: str) -> bool:
         return self.sandbox.can_shift(path)
@@ -275,8 +288,9 @@ class Cluster(Mapping[str, Machine]):
             if options.on_boot is not None and container.name in machines:
                 options.on_boot(event, machines[container.name])
 
-        for name, node in topology.nodes.items():
-            image = self._images.of(name, node, facts.get(name))
+        for name, given in topology.nodes.items():
+            image = self._images.of(name, given, facts.get(name))
+            node = engine.limited(given, facts.get(name))
             container = Container(sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed)
             surroundings = Surroundings(
                 host_name=wiring.host_names[name],
@@ -392,7 +406,7 @@ def images_to_build(images: Images, topology: Topology) -> dict[str, tuple[Confi
     return {
         name: configs
         for name, node in topology.nodes.items()
-        if images.prebuilt(node) is None and (configs := images.configs(name, node)) is not None
+        if images.prebuilt(name, node) is None and (configs := images.configs(name, node)) is not None
     }
 
 

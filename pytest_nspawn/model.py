@@ -155,6 +155,12 @@ class Node:
         _assign(node, networks=tuple(networks))
         return node
 
+    def with_memory(self, memory: str) -> Node:
+        """The same node with a limit of its memory."""
+        node = copy.copy(self)
+        _assign(node, memory=memory)
+        return node
+
     @property
     def configs(self) -> tuple[Config, ...]:
         """The config as a list, whatever form it was given in."""

@@ -53,14 +53,16 @@ class Images:
         except ConfigError as error:
             raise replace(error, node=name) from None
 
-    def prebuilt(self, node: Node) -> Facts | None:
+    def prebuilt(self, name: str, node: Node) -> Facts | None:
         """A node's system in the manifest: by its config, as it is spelled. Raises ConfigError."""
         if self.manifest is None or not node.configs:
             return None
         if [config_kind(config) for config in node.configs] == ["system"]:
             return None
-        name = " ".join(map(str, node.configs))
-        return facts_of(name, self.manifest.entry(name))
+        try:
+            return facts_of(name, self.manifest.entry(" ".join(map(str, node.configs))))
+        except ConfigError as error:
+            raise replace(error, node=name) from None
 
     def _configs(self, node: Node) -> tuple[Config, ...] | None:
         image = node.image or ("nixos" if node.configs else self.default)
@@ -82,7 +84,7 @@ class Images:
             return self._existing(str(config), "there is no such config")
         if kind == "flake":
             ref, hash_, attribute = str(config).partition("#")
-            if not ref or ref.startswith(("./", "../", "/")):
+            if ref in ("", ".", "..") or ref.startswith(("./", "../", "/")):
                 ref = str(self._flake(ref or "."))
             return f"{ref}{hash_}{attribute}"
         if kind == "name":

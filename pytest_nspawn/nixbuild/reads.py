@@ -75,26 +75,27 @@ def parse(lines: Iterator[str]) -> Touched:
             touched.network |= "AF_INET" in arguments
         elif name == "getdents64":
             touched.listed.add(where)
-        elif (text := _TEXT.search(arguments)) is not None:
-            path = os.path.normpath(os.path.join(where, _decoded(text[1]))) if text[1] else where
-            if not path.startswith("/"):
-                continue  # a pipe or a socket, by its descriptor
+        elif (text := _TEXT.search(arguments)) is not None and text[
+            1
+        ]:  # by name: what has a descriptor was opened
+            path = os.path.normpath(os.path.join(where, _decoded(text[1])))
             touched.paths.add(path)
             if not line.rstrip().endswith(")") and " = -1 " not in line:
                 touched.found.add(path)
     return touched
 
 
-def signatures(touched: Touched, *, since: int, trusted: str) -> Reads | None:
+def signatures(touched: Touched, *, since: int, trusted: str, own: str) -> Reads | None:
     """What to compare later; None where that would not be enough to know that nothing changed.
 
-    `since` is when the evaluation began (time.time_ns()); what lies below `trusted` is known to ask for no time.
+    `since` is when the evaluation began (time.time_ns()); what lies below `trusted` is known to ask for no time. What lies
+    in `own` was written for this evaluation, from what its key is made of.
     """
     if touched.network:
         return None
     reads: Reads = {}
     for path in touched.paths | touched.listed:
-        if path.startswith(_STORE):
+        if path.startswith((_STORE, f"{own}/")):
             if not path.startswith(trusted) and path.endswith(".nix") and _mentions_time(path):
                 return None
             continue

@@ -112,7 +112,8 @@ class Builder:
             raise NixError(problem="Nix gave no result", node=None, message=str(result), place=None)
         known = None
         if touched is not None:
-            known = reads.signatures(touched, since=since, trusted=request.nixpkgs.path or str(HOME))
+            trusted = request.nixpkgs.path or str(HOME)
+            known = reads.signatures(touched, since=since, trusted=trusted, own=str(entry.directory))
         entry.remember(result.resolve(), known)
         return result
 

@@ -25,6 +25,8 @@ class Settings:
     """What the command line and the ini file ask for; times are seconds."""
 
     image: str = "host"
+    nixpkgs: str | None = None
+    manifest: Path | None = None
     sandbox: Sandbox = "auto"
     private_users: PrivateUsers = "auto"
     skip_unavailable: bool = False
@@ -46,7 +48,17 @@ _OPTIONS = (
     (
         "image",
         "KIND",
-        "image of nodes without a config: host, rootfs:DIR, rootfs:FILE.tar or a store path (default: host)",
+        "image of nodes without a config: host, nixos, rootfs:DIR, rootfs:FILE.tar or a store path (default: host)",
+    ),
+    (
+        "nixpkgs",
+        "PATH-or-REF",
+        "nixpkgs for nodes given by config, a directory or a flake reference (default: the flake's, NIX_PATH, the registry)",
+    ),
+    (
+        "manifest",
+        "FILE",
+        "prebuilt systems as JSON, from a config's name to a store path or what is known of it: no Nix is run",
     ),
     ("sandbox", "auto|root|user", "run privileged, or inside a user namespace (default: auto)"),
     ("private-users", "auto|yes|no", "a user namespace of its own for each node (default: auto)"),
@@ -92,6 +104,8 @@ def read_settings(config: pytest.Config) -> Settings:
     full_boot = config.getoption("nspawn_full_boot")
     return Settings(
         image=_image(config),
+        nixpkgs=_nixpkgs(config),
+        manifest=_manifest(config),
         sandbox=cast("Sandbox", _choice(config, "sandbox") or "auto"),
         private_users=cast("PrivateUsers", _choice(config, "private_users") or "auto"),
         skip_unavailable=_choice(config, "unavailable") == "skip",
@@ -170,6 +184,27 @@ def _image(config: pytest.Config) -> str:
             )
         return f"{kind}{colon}{os.path.abspath(base / os.path.expanduser(argument))}"
     return text
+
+
+def _nixpkgs(config: pytest.Config) -> str | None:
+    """A directory as an absolute path, or a flake reference as it is."""
+    text, source, base = _raw(config, "nixpkgs")
+    if text is None:
+        return None
+    if not text.strip():
+        raise pytest.UsageError(f"{source}: {text!r} names neither a directory nor a flake")
+    path = os.path.abspath(base / os.path.expanduser(text))
+    return path if os.path.isdir(path) or text.startswith(("/", "./", "../", "~")) else text
+
+
+def _manifest(config: pytest.Config) -> Path | None:
+    text, source, base = _raw(config, "manifest")
+    if text is None:
+        return None
+    path = Path(os.path.abspath(base / os.path.expanduser(text)))
+    if not path.is_file():
+        raise pytest.UsageError(f"{source}: there is no file {path}")
+    return path
 
 
 def suggestion(word: str, words: Sequence[str]) -> str:

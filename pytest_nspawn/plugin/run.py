@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pytest_nspawn.plugin.seams import BootEvent
 
 
+_NIX = "nix"
+
+
 class Run:
     """One run of pytest; made when it is configured, cheap until a node is asked for."""
 
@@ -30,6 +33,7 @@ class Run:
         self.live: list[LiveCluster] = []
         self.item: pytest.Item | None = None
         """The test that runs now."""
+        self._building: str | None = None
 
     def booting(self, event: BootEvent, machine: Machine) -> None:
         """Pass on what happens to a node, on whatever thread, to the terminal and to other plugins."""
@@ -38,6 +42,17 @@ class Run:
         else:
             self.progress.ended(id(machine))
         self.events.boot(event, machine)
+
+    def building(self, status: str | None) -> None:
+        """Show what Nix does; None when it is done."""
+        if status is None:
+            self.progress.ended(_NIX)
+            self._building = None
+        elif self._building is None:
+            self._building = status
+            self.progress.started(_NIX, "nix", lambda: self._building or "")
+        else:
+            self._building = status
 
     def _status(self, machine: Machine) -> str:
         for live in self.live[:]:

@@ -35,6 +35,8 @@ class EngineRequest:
     """Lets other plugins change a node's systemd-nspawn arguments, in place."""
     on_boot: Callable[[BootEvent, Machine], None]
     on_command: Callable[[Machine, CommandResult], None]
+    on_build: Callable[[str | None], None]
+    """Hears what Nix does, and None when it is done."""
 
 
 class Cluster(Protocol):
@@ -100,6 +102,7 @@ def make_engine(run: Run) -> Engine:
         node_args=lambda node, args, name: hook.pytest_nspawn_node_args(node=node, args=args, name=name),
         on_boot=run.booting,
         on_command=run.events.command,
+        on_build=run.building,
     )
     return run.config.stash.get(engine_factory_key, _real_engine)(request)
 
@@ -111,6 +114,8 @@ def _real_engine(request: EngineRequest) -> Engine:
     return cluster.Engine(
         cluster.EngineOptions(
             image=settings.image,
+            nixpkgs=settings.nixpkgs,
+            manifest=settings.manifest,
             sandbox=settings.sandbox,
             private_users=settings.private_users,
             boot_timeout=settings.boot_timeout or timing.default(cluster.BOOT_TIMEOUT),
@@ -119,5 +124,6 @@ def _real_engine(request: EngineRequest) -> Engine:
             node_args=request.node_args,
             on_boot=request.on_boot,
             on_command=request.on_command,
+            on_build=request.on_build,
         )
     )

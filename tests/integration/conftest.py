@@ -44,3 +44,22 @@ def engine(can_boot: None) -> Iterator[Engine]:
         yield engine
     assert Leftovers.now() == before
     assert run_groups(os.getpid()) == []
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The stand-in for nixpkgs, which `./dev standin` makes; with a cache of results of the tests' own."""
+    path = Path(os.environ.get("NSPAWN_TEST_STANDIN", ""))
+    if not (path / "default.nix").is_file():
+        pytest.skip("NSPAWN_TEST_STANDIN names no stand-in for nixpkgs: make one with ./dev standin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield path
+
+
+@pytest.fixture(scope="session")
+def nix_engine(can_boot: None, standin: Path) -> Iterator[Engine]:
+    """An engine that builds NixOS systems with the stand-in."""
+    with Engine(EngineOptions(nixpkgs=str(standin))) as engine:
+        yield engine

@@ -118,7 +118,7 @@ CASES = {
     ),
     "unknown kind of image": Bad(
         mark="web=Node(image='oci:debian')",
-        says="node 'web': no such kind of image: 'oci:debian'; known are host, rootfs:DIR, rootfs:FILE.tar*",
+        says="node 'web': no such kind of image: 'oci:debian'; known are nixos, host, rootfs:DIR, rootfs:FILE.tar*",
     ),
 }
 

@@ -31,6 +31,9 @@ EVERY = [
     errors.BootError(
         node="web", problem="did not boot", waiting_for="Reached x", console="a\nb", seconds=1.5
     ),
+    errors.NixError(
+        problem="does not build", node="web", message="no\nway", place="web.nix:1", hint="nix log x"
+    ),
     errors.NotRunningError(node="web"),
     errors.UnsupportedError(
         node="web", method="screenshot", reason="no screen", way_out="use get_console_log()"

@@ -19,7 +19,7 @@ HOME = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "frozen", "checks", "model", "naming", "timing", "wire", "plan"),
     ("networkd", "process", "network", "cgroups", "host"),
-    ("inside", "sandbox", "images"),
+    ("inside", "sandbox", "nixbuild", "images"),
     ("shell", "bus", "console", "launch", "container"),
     ("diagnostics", "machine"),
     ("cluster",),
@@ -41,6 +41,7 @@ PEERS = {
     ("timing", "errors"),
     ("host", "cgroups"),
     ("host", "process"),
+    ("images", "nixbuild"),
     ("container", "bus"),
     ("container", "console"),
     ("container", "shell"),
