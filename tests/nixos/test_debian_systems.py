@@ -63,6 +63,13 @@ def test_the_module_sees_its_own_nixpkgs(wrapper: Path) -> None:
     assert debian_nixpkgs.evaluate(f"toString (import {wrapper} {{}}).path") == str(wrapper)
 
 
+def test_a_configuration_reaches_the_packages(wrapper: Path) -> None:
+    module = '{ pkgs, ... }: { nixpkgs = { config.answer = 42; overlays = [ (_: _: { word = "yes"; }) ]; }; }'
+    system = f"import {wrapper}/nixos/lib/eval-config.nix {{ modules = [ ({module}) ]; }}"
+    value = debian_nixpkgs.evaluate(f"let p = ({system}).pkgs; in [ p.config.answer p.word p.nginx.pname ]")
+    assert value == [42, "yes", "nginx"]
+
+
 @pytest.mark.parametrize("private_users", [True, False])
 def test_a_minimal_system_boots_without_a_failed_unit(
     systems: Mapping[str, str], private_users: bool
