@@ -74,7 +74,13 @@ def _store(store: Store, facts: Facts | None, paths: list[str], place: Place) ->
     if store == "host":
         return [plan.sealed(STORE, target, idmap=place.idmap)]
     if store == "closure":
-        return [plan.store_paths(paths, target, idmap=place.idmap)]
+        gathered = f"{place.home}/store"
+        return [
+            plan.directory(gathered),
+            plan.store_paths(paths, gathered, idmap=place.idmap),
+            # A mount of its own, read-only: stage 2 would lay one without the mounts below over it.
+            plan.bind(gathered, target, read_only=True, recursive=True),
+        ]
     registration = Path(facts.closure if facts and facts.closure else "", "registration").read_bytes()
     lower, upper, work = f"{place.home}/store", f"{place.disk}/store", f"{place.disk}/store-work"
     return [

@@ -242,6 +242,16 @@ in
       ]
     )
 
+    # A switch would mount /dev, /run and the like anew, which it may not in a user namespace: what is there stays.
+    (lib.optionalAttrs (has [ "boot" "specialFileSystems" ]) {
+      system.activationScripts.specialfs = lib.mkForce ''
+        specialMount() {
+          mountpoint -q "$2" || { mkdir -m 0755 -p "$2"; mount -t "$4" -o "$3" "$1" "$2"; }
+        }
+        source ${config.system.build.earlyMountScript}
+      '';
+    })
+
     # Manuals take longer to evaluate than everything else.
     (maybe [ "documentation" "enable" ] (mkDefault false))
     (maybe [ "documentation" "nixos" "enable" ] (mkDefault false))

@@ -107,7 +107,7 @@ let
   };
 
   path = packages: lib.concatMapStringsSep ":" (package: "${package}/bin:${package}/sbin") packages;
-  run = name: text: pkgs.writeScript name "#!/bin/bash -e\n${text}\n";
+  run = name: text: pkgs.writeScript (builtins.replaceStrings [ "@" ] [ "-" ] name) "#!/bin/bash -e\n${text}\n";
   unitSection =
     unit:
     lib.filterAttrs (_: value: value != [ ] && value != "") {
