@@ -116,7 +116,7 @@ def test_a_switch_keeps_the_names_and_a_reboot_goes_back(nodes: Cluster) -> None
     web.succeed("/run/current-system/specialisation/other/bin/switch-to-configuration test")
     assert web.read_text("/etc/which") == "other"
     assert web.read_text("/etc/hosts") == before
-    web.succeed("echo before the reboot | systemd-cat --identifier=marked")
+    web.succeed("logger --tag marked before the reboot")
     web.reboot()
     assert not web.exists("/etc/which")
     assert "before the reboot" in web.succeed("journalctl --boot=-1 --identifier=marked --output=cat")
