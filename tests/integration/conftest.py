@@ -12,6 +12,7 @@ from pytest_nspawn import host
 from pytest_nspawn.cluster import Engine, EngineOptions
 from pytest_nspawn.errors import HostError
 
+from ..nixos.debian_nixpkgs import given_nixpkgs, prepare
 from .leftovers import Leftovers, run_groups
 
 
@@ -58,8 +59,19 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(scope="session", params=["standin", pytest.param("nixpkgs", marks=pytest.mark.nixos)])
+def nixpkgs(request: pytest.FixtureRequest, standin: Path) -> Path:
+    """The stand-in, and a real nixpkgs tree where one is given, over Debian's programs."""
+    if request.param == "standin":
+        return standin
+    tree = given_nixpkgs()
+    if tree is None:
+        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs tree")
+    return prepare(tree)
+
+
 @pytest.fixture(scope="session")
-def nix_engine(can_boot: None, standin: Path) -> Iterator[Engine]:
-    """An engine that builds NixOS systems with the stand-in."""
-    with Engine(EngineOptions(nixpkgs=str(standin))) as engine:
+def nix_engine(can_boot: None, nixpkgs: Path) -> Iterator[Engine]:
+    """An engine that builds NixOS systems."""
+    with Engine(EngineOptions(nixpkgs=str(nixpkgs))) as engine:
         yield engine

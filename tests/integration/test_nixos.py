@@ -1,4 +1,4 @@
-"""NixOS configurations as nodes, from evaluation to a booted node, with the stand-in for nixpkgs."""
+"""NixOS configurations as nodes, from evaluation to a booted node, with the stand-in and, where one is given, real nixpkgs."""
 
 from __future__ import annotations
 
@@ -186,20 +186,22 @@ def test_a_node_builds_in_a_store_of_its_own(nix_engine: Engine, private_users: 
         one = cluster["one"]
         one.succeed("nix-store --verify --check-contents")
         assert one.succeed("nix-store --query --requisites /run/current-system").count("/nix/store/") > 10
-        path = one.succeed(f"nix --extra-experimental-features nix-command build --impure --no-link --print-out-paths --expr '{expression}'").strip()
+        path = one.succeed(
+            f"nix --extra-experimental-features nix-command build --impure --no-link --print-out-paths --expr '{expression}'"
+        ).strip()
         assert one.read_text(path) == "made\n"
         assert not Path(path).exists()
         one.reboot()
         one.succeed(f"nix-store --verify && nix-store --query --hash {path}")
 
 
-def test_a_flake_gives_a_system_or_a_module(nix_engine: Engine, standin: Path, tmp_path: Path) -> None:
+def test_a_flake_gives_a_system_or_a_module(nix_engine: Engine, nixpkgs: Path, tmp_path: Path) -> None:
     (tmp_path / "flake.nix").write_text(
         f"""{{
           outputs = {{ self }}: {{
-            nixosConfigurations.web = import {standin}/nixos/lib/eval-config.nix {{
+            nixosConfigurations.web = import {nixpkgs}/nixos/lib/eval-config.nix {{
               modules = [
-                {{ nixpkgs.pkgs = import {standin} {{ }}; environment.etc.kind.text = "a system"; }}
+                {{ nixpkgs.pkgs = import {nixpkgs} {{ }}; environment.etc.kind.text = "a system"; }}
               ];
             }};
             nixosModules.extra.environment.etc.kind.text = "a module";

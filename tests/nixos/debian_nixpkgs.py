@@ -28,7 +28,9 @@ def prepare(nixpkgs: Path) -> Path:
 def build(expression: Path, wrapper: Path, names: tuple[str, ...]) -> Mapping[str, str]:
     """Builds attributes of a Nix file that takes { wrapper }, in one evaluation: name -> store path."""
     attributes = [argument for name in names for argument in ("-A", name)]
-    built = _run("nix-build", *_NIX, "--no-out-link", str(expression), "--arg", "wrapper", str(wrapper), *attributes)
+    built = _run(
+        "nix-build", *_NIX, "--no-out-link", str(expression), "--arg", "wrapper", str(wrapper), *attributes
+    )
     return dict(zip(names, built.split(), strict=True))
 
 

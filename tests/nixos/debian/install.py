@@ -114,9 +114,7 @@ def wrap_perl(out: Path) -> None:
     for name in [perl, *names]:
         name.unlink(missing_ok=True)
         name.write_text(
-            f"#!{out}/usr/bin/bash\n"
-            f'export PERL5LIB="${{PERL5LIB:+$PERL5LIB:}}{inside}"\n'
-            f'exec {real} "$@"\n'
+            f'#!{out}/usr/bin/bash\nexport PERL5LIB="${{PERL5LIB:+$PERL5LIB:}}{inside}"\nexec {real} "$@"\n'
         )
         name.chmod(0o555)
 
