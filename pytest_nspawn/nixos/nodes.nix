@@ -135,7 +135,7 @@ let
         allowedTCPPorts = firewall.allowedTCPPorts or [ ];
         allowedUDPPorts = firewall.allowedUDPPorts or [ ];
       };
-      closure = "${node.pkgs.closureInfo { rootPaths = [ toplevel ]; }}";
+      closure = "${pkgs.closureInfo { rootPaths = [ toplevel ]; }}";
     };
 in
 {

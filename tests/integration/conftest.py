@@ -12,7 +12,8 @@ from pytest_nspawn import host
 from pytest_nspawn.cluster import Engine, EngineOptions
 from pytest_nspawn.errors import HostError
 
-from ..nixos.debian_nixpkgs import given_nixpkgs, prepare
+from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
+
 from .leftovers import Leftovers, run_groups
 
 
