@@ -1,0 +1,15 @@
+# What the parts of the host module know about one container.
+{ lib }:
+{
+  # The system that it boots.
+  toplevelOf =
+    container: if container.path != null then container.path else container.config.system.build.toplevel;
+
+  # Its interface on the host. systemd-nspawn shortens a name that is too long, and makes this the other name.
+  interfaceOf =
+    name: container:
+    let
+      inherit (container.network.veth) zone;
+    in
+    if zone != null then "vz-${zone}" else "ve-${name}";
+}

@@ -1,0 +1,46 @@
+# The root of a container: a tmpfs on /run/machines/NAME, made when it starts and gone when it stops.
+{ lib, pkgs }:
+{ name, container }:
+let
+  tools = lib.makeBinPath [
+    pkgs.coreutils
+    # Its name before 20.09's release was another.
+    (pkgs.util-linux or pkgs.utillinux)
+  ];
+
+  # The container's machine ID is derived from the host's: the same at each start, so that its journal and its
+  # DHCP lease are found again, and another on each host.
+  setup = ''
+    set -eu
+    export PATH=${tools}
+    root=/run/machines/${name}
+    machine_id=$(printf '%s' "$(cat /etc/machine-id)/nixos-nspawn/${name}" | sha256sum | head -c 32)
+  '';
+
+  unmount = ''
+    # More than one, if an earlier run was killed.
+    while mountpoint --quiet "$root"; do
+      umount --lazy "$root"
+    done
+  '';
+in
+{
+  prepare = pkgs.writeShellScript "prepare-${name}" ''
+    ${setup}
+    ${unmount}
+    mkdir -p "$root"
+    mount -t tmpfs -o mode=0755,size=${lib.escapeShellArg container.rootSize} nixos-nspawn "$root"
+    # systemd-nspawn takes a tree without /usr for no operating system.
+    mkdir "$root/usr" "$root/etc"
+    echo "$machine_id" > "$root/etc/machine-id"
+  '';
+
+  remove = pkgs.writeShellScript "remove-${name}" ''
+    ${setup}
+    ${unmount}
+    # The link to the journal that went with the root.
+    if [ -L "/var/log/journal/$machine_id" ]; then
+      rm "/var/log/journal/$machine_id"
+    fi
+  '';
+}
