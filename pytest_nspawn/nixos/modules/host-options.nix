@@ -60,7 +60,7 @@ let
         options = mkOption {
           type = types.listOf types.str;
           default = [ ];
-          example = [ "idmap" ];
+          example = literal "[ \"idmap\" ]";
           description = ''
             Options of the mount, as `--bind=` of systemd-nspawn has them: `idmap`, `rootidmap`, `norbind`. A
             container with users of its own can write to a directory of the host's root only with `idmap`: then
@@ -192,9 +192,7 @@ let
         credentials = mkOption {
           type = types.attrsOf types.str;
           default = { };
-          example = {
-            token = "/run/secrets/web-token";
-          };
+          example = literal "{ token = \"/run/secrets/web-token\"; }";
           description = ''
             Credentials for the container, by name: the path of a file on the host, read when the container
             starts and never copied to the store. Units in the container take them with `LoadCredential=NAME`.
@@ -242,7 +240,7 @@ let
         extraOptions = mkOption {
           type = types.listOf types.str;
           default = [ ];
-          example = [ "--capability=CAP_SYS_NICE" ];
+          example = literal "[ \"--capability=CAP_SYS_NICE\" ]";
           description = "More options for systemd-nspawn, the last word over its command line.";
         };
       };
