@@ -86,6 +86,8 @@ in
       networking.useDHCP = mkProfile false;
       networking.useHostResolvConf = mkProfile (!cfg.veth);
     }
+    # The kernel's entropy is the host's business; the daemon is gone since 21.05.
+    (lib.optionalAttrs (options.security ? rngd) { security.rngd.enable = mkProfile false; })
     (mkIf cfg.veth ownNetwork)
     (mkIf (!cfg.veth) hostNetwork)
     (mkIf (cfg.store != "host") storeOfBinds)
