@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath as Path
 from typing import NoReturn
@@ -107,7 +108,9 @@ class Command:
         if self._machine.names(container.root):
             raise ConfigError(problem=f"{container.root} is in use: it belongs to another machine")
         system = self._build(container, source)
-        self._do(plans.create(container, source, system, self._settings_directory(), start=start))
+        settings = self._settings_directory()
+        machine_id = uuid.uuid4().hex
+        self._do(plans.create(container, source, system, settings, machine_id=machine_id, start=start))
 
     def update(self, container: Container, given: Source | None) -> None:
         """With what it was made from last, unless something else is given."""

@@ -10,7 +10,9 @@ from pytest_nspawn.imperative.container import DROP_IN, Container, Source
 from pytest_nspawn.imperative.steps import Delete, Directory, Step, Write, run
 
 
-def create(container: Container, source: Source, system: str, settings: Path, *, start: bool) -> list[Step]:
+def create(
+    container: Container, source: Source, system: str, settings: Path, *, machine_id: str, start: bool
+) -> list[Step]:
     """A container of a built system; `settings` is the directory of its .nspawn file."""
     return [
         Directory(container.profile.parent),
@@ -19,6 +21,10 @@ def create(container: Container, source: Source, system: str, settings: Path, *,
         Write(container.drop_in, DROP_IN),
         # systemd-nspawn takes a tree without /usr for no operating system.
         Directory(container.root / "usr"),
+        # What systemd-nspawn makes for a bind belongs to the host's root, not to the container's.
+        Directory(container.root / "nix/var"),
+        # Without one, systemd takes each boot for the first.
+        Write(container.root / "etc/machine-id", f"{machine_id}\n"),
         run("systemctl", "daemon-reload"),
         *([_start(container)] if start else []),
     ]

@@ -2,6 +2,13 @@
 { lib, pkgs }:
 { name, container }:
 let
+  # What systemd-nspawn makes for a bind belongs to the host's root; what is there before, to the container's.
+  parents = lib.unique (
+    [ "/nix/var" ]
+    ++ lib.optional (container.store == "writable") "/nix/store"
+    ++ map builtins.dirOf (builtins.attrNames container.binds)
+  );
+
   tools = lib.makeBinPath [
     pkgs.coreutils
     # Its name before 20.09's release was another.
@@ -31,7 +38,7 @@ in
     mkdir -p "$root"
     mount -t tmpfs -o mode=0755,size=${lib.escapeShellArg container.rootSize} nixos-nspawn "$root"
     # systemd-nspawn takes a tree without /usr for no operating system.
-    mkdir "$root/usr" "$root/etc"
+    mkdir -p "$root/usr" "$root/etc" ${lib.escapeShellArgs (map (path: "/run/machines/${name}${path}") parents)}
     echo "$machine_id" > "$root/etc/machine-id"
   '';
 
