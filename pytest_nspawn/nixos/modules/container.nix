@@ -46,14 +46,8 @@ let
     resolved
     {
       networking.useNetworkd = mkProfile true;
-      networking.firewall.interfaces.host0 = {
-        # Multicast DNS and LLMNR: others find the container by its name.
-        allowedUDPPorts = [
-          5353
-          5355
-        ];
-        allowedTCPPorts = [ 5355 ];
-      };
+      # Multicast DNS: others find the container by its name.
+      networking.firewall.interfaces.host0.allowedUDPPorts = [ 5353 ];
       services.resolved.enable = mkProfile true;
       # What is given for this network is merged over these.
       systemd.network.networks."20-host0" =
@@ -64,6 +58,7 @@ let
             DHCP = mkDefault (if config.address == [ ] then "yes" else "no");
             LinkLocalAddressing = mkDefault "yes";
             MulticastDNS = mkDefault "yes";
+            LLMNR = mkDefault "no";
             LLDP = mkDefault "yes";
             EmitLLDP = mkDefault "customer-bridge";
           };

@@ -36,6 +36,8 @@ let
         IPMasquerade = mkDefault masquerade;
         LinkLocalAddressing = mkDefault "yes";
         MulticastDNS = mkDefault "yes";
+        # It would answer for the same names, with link-local addresses that most programs can't use.
+        LLMNR = mkDefault "no";
         LLDP = mkDefault "yes";
         EmitLLDP = mkDefault "customer-bridge";
       };
@@ -95,13 +97,11 @@ in
         "vz-*"
       ];
       networking.firewall.interfaces = lib.genAttrs links (_: {
-        # DHCP, multicast DNS, LLMNR.
+        # DHCP and multicast DNS.
         allowedUDPPorts = [
           67
           5353
-          5355
         ];
-        allowedTCPPorts = [ 5355 ];
       });
     }
   ]);
