@@ -117,11 +117,7 @@ def test_a_simple_container(engine: Engine) -> None:
         host.succeed("machinectl stop simple")
         host.wait_until_fails("machinectl show simple", timeout=60)
         host.succeed("systemctl start systemd-nspawn@simple")
-        assert (
-            inside(host, "simple", "ls /root /var/lib/state 2>&1 || true")
-            .strip()
-            .endswith("No such file or directory")
-        )
+        inside(host, "simple", "test ! -e /root/state && test ! -e /var/lib/state")
         assert inside(host, "simple", "cat /etc/machine-id") == identity
         assert host.succeed("ls /var/lib/machines").strip() == ""
 
@@ -166,6 +162,8 @@ def test_two_containers_in_a_zone_reach_each_other(engine: Engine) -> None:
     with boot_example(engine, "zone") as nodes:
         host = nodes["host"]
         wait_for(host, "one", "two")
+        # Where the kernel shows bridged packets to netfilter, networkd's masquerading rewrites answers between the two.
+        host.succeed("sysctl --write --ignore net.bridge.bridge-nf-call-iptables=0")
         host.wait_until_succeeds(enter("one", "ping -4 -c 1 -W 1 two.local"), timeout=60)
         host.wait_until_succeeds(enter("two", "ping -4 -c 1 -W 1 one.local"), timeout=60)
         bridged = json.loads(host.succeed("ip -json link show master vz-pair"))
@@ -326,8 +324,18 @@ def test_a_container_can_share_the_network_and_be_a_built_system(engine: Engine)
             inside(host, "built", "tr '\\0' '\\n' < /proc/1/environ | grep ^FROM=")
             == 'FROM=100% $HOME "quoted"\n'
         )
-        for name in ("built", "shared", "built"):
-            host.succeed(f"systemctl restart systemd-nspawn@{name}")
+        # It comes back from a reboot of its own, from one of the unit, and from being killed.
+        before = leader(host, "built")
+        host.succeed("machinectl reboot built")
+        host.wait_until_succeeds(
+            f"test $(machinectl show built --property=Leader --value) != {before}", timeout=60
+        )
+        wait_for(host, "built")
+        host.succeed("systemctl restart systemd-nspawn@built systemd-nspawn@shared")
+        host.succeed("systemctl kill --signal=KILL systemd-nspawn@built")
+        host.wait_until_fails("systemctl is-active systemd-nspawn@built", timeout=60)
+        host.succeed("systemctl reset-failed systemd-nspawn@built; machinectl start built")
+        wait_for(host, "built")
         host.succeed("machinectl poweroff built")
         host.wait_until_fails("machinectl show built", timeout=60)
         assert host.succeed("systemctl --failed --no-legend") == ""

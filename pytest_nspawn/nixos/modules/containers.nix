@@ -1,6 +1,9 @@
 # What the parts of the host module know about one container.
 { lib }:
 {
+  # Whether it can be the name of a machine, and of its host.
+  isName = name: builtins.match "[a-zA-Z]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?" name != null;
+
   # The system that it boots.
   toplevelOf =
     container: if container.path != null then container.path else container.config.system.build.toplevel;

@@ -7,6 +7,8 @@ let
 
   systemdVersion = lib.getVersion config.systemd.package;
 
+  inherit (import ./containers.nix { inherit lib; }) isName;
+
   option = name: "nixos-nspawn.containers.${name}";
 
   isReference = path: !lib.isString path || builtins.hasContext path;
@@ -26,9 +28,9 @@ let
             "${option name} has both `config` and `path`: leave one out.";
       }
       {
-        assertion = builtins.match "[a-zA-Z0-9]([a-zA-Z0-9-]{0,62}[a-zA-Z0-9])?" name != null;
+        assertion = isName name;
         message = ''
-          ${option name}: "${name}" cannot be the name of a machine. Use letters, digits and dashes, at most 64, with a letter or digit at both ends.
+          ${option name}: "${name}" cannot be the name of a machine. Use letters, digits and dashes, at most 63; begin with a letter, end with no dash.
         '';
       }
       {

@@ -7,6 +7,7 @@
 }:
 let
   inherit (lib) mkOption types;
+  inherit (import ./containers.nix { inherit lib; }) isName;
   inherit (import ./types.nix { inherit lib; }) literal settingsFor systemBy;
 
   cfg = config.nixos-nspawn;
@@ -21,7 +22,8 @@ let
         ./container.nix
         {
           _file = "nixos-nspawn.containers.${name}";
-          networking.hostName = lib.mkDefault name;
+          # A name that is none is told of by an assertion.
+          networking.hostName = lib.mkIf (isName name) (lib.mkDefault name);
           nixos-nspawn.container = {
             inherit (container) store;
             veth = container.network.veth.enable;
