@@ -77,7 +77,14 @@ let
     else
       { systemd.services.systemd-networkd-wait-online.enable = mkDefault false; };
 
-  # All links that systemd-nspawn makes, with shortened names too.
+  # All that systemd-nspawn makes, with shortened names too.
+  made = [
+    "ve-*"
+    "vb-*"
+    "vz-*"
+  ];
+
+  # Those of them that containers talk to the host by.
   links = map (prefix: prefix + (if config.networking.nftables.enable or false then "*" else "+")) [
     "ve-"
     "vz-"
@@ -93,11 +100,9 @@ in
         inherit networks;
       };
       services.resolved.enable = mkDefault true;
-      networking.dhcpcd.denyInterfaces = [
-        "ve-*"
-        "vb-*"
-        "vz-*"
-      ];
+      # No other program is to configure them.
+      networking.dhcpcd.denyInterfaces = made;
+      networking.networkmanager.unmanaged = map (name: "interface-name:${name}") made;
       networking.firewall.interfaces = lib.genAttrs links (_: {
         # DHCP and multicast DNS.
         allowedUDPPorts = [

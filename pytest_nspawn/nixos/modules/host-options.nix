@@ -29,6 +29,7 @@ let
             veth = container.network.veth.enable;
           };
           nixpkgs.pkgs = lib.mkDefault pkgs;
+          system.stateVersion = lib.mkDefault config.system.stateVersion;
         }
         (lib.mkIf container.network.veth.enable {
           systemd.network.networks."20-host0" = container.network.veth.config.container;

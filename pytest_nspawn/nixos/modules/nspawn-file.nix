@@ -61,7 +61,7 @@ let
       "PrivateUsers=${privateUsers}"
       "LinkJournal=try-guest"
       "Timezone=off"
-      "ResolvConf=${if veth.enable then "off" else "replace-host"}"
+      "ResolvConf=${if veth.enable then "off" else "copy-host"}"
       ""
       "[Network]"
     ]

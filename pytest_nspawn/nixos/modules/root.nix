@@ -25,9 +25,11 @@ let
   '';
 
   unmount = ''
-    # More than one, if an earlier run was killed.
-    while mountpoint --quiet "$root"; do
-      umount --lazy "$root"
+    # Of a run that was killed both are left, and systemd-nspawn would refuse to start again.
+    for path in "$root" /run/systemd/nspawn/unix-export/${name}; do
+      while mountpoint --quiet "$path"; do
+        umount --lazy "$path"
+      done
     done
   '';
 in
