@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath as Path
 from typing import NoReturn
 
-from pytest_nspawn.errors import ConfigError, HostError, NspawnError
+from pytest_nspawn.errors import ConfigError, NspawnError
 from pytest_nspawn.imperative import nix, plans
 from pytest_nspawn.imperative.container import PROFILES, SETTINGS, Container, Source, is_ours, source_of
 from pytest_nspawn.imperative.machine import Machine, RealMachine
@@ -196,10 +196,8 @@ class Command:
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as request:
             request.write(nix.request(container, source))
             request.flush()
-            built = self._machine.build(nix.build(container, source, request.name))
-        if not built.startswith("/nix/store/") or "\n" in built:
-            raise HostError(problem=f"Nix built something, but no system: {built!r}")
-        return built
+            printed = self._machine.build(nix.build(container, source, request.name))
+        return nix.built(source, printed)
 
     def _do(self, steps: Sequence[Step]) -> None:
         for step in steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
+from pytest_nspawn.errors import HostError
 from pytest_nspawn.imperative.container import Container, Source
 from pytest_nspawn.imperative.steps import Run
 
@@ -20,17 +21,33 @@ def request(container: Container, source: Source) -> str:
 
 
 def build(container: Container, source: Source, request_file: str) -> tuple[str, ...]:
-    """The program that builds a system and prints its store path."""
+    """The program that builds a system; `built` reads what it prints."""
     if source.flake is not None:
         return (
             "nix",
             *_FLAKES,
             "build",
             "--no-link",
-            "--print-out-paths",
+            "--json",
             attribute(source.flake, container),
         )
     return ("nix-build", "--no-out-link", "--argstr", "request", request_file, str(EXPRESSION))
+
+
+def built(source: Source, printed: str) -> str:
+    """The store path of what was built. Raises HostError where that is not one system.
+
+    Nix prints paths only from 2.9 on, JSON before that too.
+    """
+    paths = printed.split()
+    if source.flake is not None:
+        try:
+            paths = [path for each in json.loads(printed) for path in each["outputs"].values()]
+        except (ValueError, TypeError, LookupError, AttributeError):
+            paths = []
+    if len(paths) != 1 or not paths[0].startswith("/nix/store/"):
+        raise HostError(problem=f"Nix built something, but no system: {printed!r}")
+    return paths[0]
 
 
 def attribute(reference: str, container: Container) -> str:

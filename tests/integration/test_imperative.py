@@ -10,6 +10,9 @@ import pytest
 
 from pytest_nspawn import Bind, Machine, Node, Topology, process
 from pytest_nspawn.cluster import Engine
+from pytest_nspawn.imperative import nix as nix_commands
+from pytest_nspawn.imperative.container import Container, Source
+from pytest_nspawn.imperative.machine import RealMachine
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -123,6 +126,21 @@ def test_a_container_by_hand_from_its_creation_to_its_end(host: Machine, systems
     assert host.succeed(f"find {left} -mindepth 1") == ""
     assert host.succeed("systemctl list-units --all --no-legend 'systemd-nspawn@*'") == ""
     assert not set(systems) & set(host.succeed("nix-store --gc --print-live").split())
+
+
+def test_a_flake_is_built_down_to_its_system(standin: Path, tmp_path: Path) -> None:
+    (tmp_path / "flake.nix").write_text(
+        """
+      { outputs = _: { nixosConfigurations.web.config.system.build.toplevel = derivation {
+          name = "system"; system = "SYSTEM"; builder = "/bin/sh"; args = [ "-c" "echo built > $out" ];
+      }; }; }
+    """.replace("SYSTEM", f"{os.uname().machine}-linux")
+    )
+    container = Container("web")
+    for reference in (f"path:{tmp_path}", f"path:{tmp_path}#web", f"path:{tmp_path}#nixosConfigurations.web"):
+        source = Source(flake=reference)
+        printed = RealMachine().build(nix_commands.build(container, source, "unused"))
+        assert Path(nix_commands.built(source, printed)).read_text() == "built\n"
 
 
 def test_a_container_that_is_not_there_is_a_clear_error(host: Machine) -> None:

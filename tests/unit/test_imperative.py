@@ -68,8 +68,11 @@ class FakeMachine:
                 }
 
     def build(self, argv: Sequence[str]) -> str:
-        request = argv[argv.index("request") + 1] if "request" in argv else None
-        self.builds.append((argv, json.loads(Path(request).read_text(encoding="utf-8")) if request else None))
+        if "request" not in argv:
+            self.builds.append((argv, None))
+            return json.dumps([{"outputs": {"out": self.built}}])
+        request = Path(argv[argv.index("request") + 1])
+        self.builds.append((argv, json.loads(request.read_text(encoding="utf-8"))))
         return self.built
 
     def ask(self, *argv: str) -> str:
@@ -230,6 +233,14 @@ def test_what_nix_builds_must_be_one_store_path(machine: FakeMachine) -> None:
     with pytest.raises(HostError):
         create(machine)
     assert machine.done == []
+
+
+@pytest.mark.parametrize(
+    "printed", ["", "text", "[]", '[{"outputs": {"out": "/nix/store/a", "doc": "/nix/store/b"}}]']
+)
+def test_what_a_flake_is_built_to_must_be_one_store_path(printed: str) -> None:
+    with pytest.raises(HostError):
+        nix.built(Source(flake="/srv"), printed)
 
 
 @pytest.mark.parametrize("name", ["", "-web", "web-", "a/b", "..", "w" * 65, "web\n"])
