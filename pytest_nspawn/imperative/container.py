@@ -28,6 +28,10 @@ class Source:
     def __post_init__(self) -> None:
         if sum(each is not None for each in (self.config, self.flake, self.system)) != 1:
             raise ConfigError(problem="give one of --config, --flake and --system")
+        if any(each is not None and "\n" in each for each in (self.config, self.flake, self.nixpkgs)):
+            raise ConfigError(
+                problem="a path or reference of more than one line cannot be kept in systemd's files"
+            )
 
 
 @dataclass(frozen=True, slots=True)

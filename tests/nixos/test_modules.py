@@ -22,13 +22,10 @@ pytestmark = pytest.mark.nixos
 HOME = Path(__file__).resolve().parents[2]
 EXAMPLES = HOME / "examples"
 
-# What a tree of 2020 does not know of systemd and PAM of today: what the DHCP server waits for, and that there is no
-# pam_lastlog any more. Nothing where both are of one age.
+# A tree of 2020 asks for pam_lastlog, which newer PAM has not: then nobody can log in.
 OLD_TREE = """
-{ lib, pkgs, ... }:
-lib.mkIf (lib.versionOlder lib.version "24.05" && lib.versionAtLeast (lib.getVersion pkgs.systemd) "256") {
-  systemd.additionalUpstreamSystemUnits = [ "systemd-networkd-persistent-storage.service" ];
-  systemd.services.systemd-networkd.wants = [ "systemd-networkd-persistent-storage.service" ];
+{ lib, ... }:
+lib.mkIf (lib.versionOlder lib.version "24.05") {
   nixos-nspawn.imports = [ { security.pam.services.login.updateWtmp = lib.mkForce false; } ];
 }
 """

@@ -277,6 +277,8 @@ def test_exactly_one_source() -> None:
         Source()
     with pytest.raises(ConfigError):
         Source(config="/a", flake="/b")
+    with pytest.raises(ConfigError):
+        Source(config="/a\n[Exec]\nPrivateUsers=no")
 
 
 def test_a_real_machine_does_steps(tmp_path: Path) -> None:

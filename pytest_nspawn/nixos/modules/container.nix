@@ -80,9 +80,11 @@ in
       boot = if options.boot ? isNspawnContainer then { isNspawnContainer = true; } else { isContainer = true; };
       networking.useDHCP = mkProfile false;
       networking.useHostResolvConf = mkProfile (!cfg.veth);
+      # It refuses settings that root does not own, as the store's are here, and what it would rotate does not stay.
+      services.logrotate.enable = mkProfile false;
     }
-    # The kernel's entropy is the host's business; the daemon is gone since 21.05.
-    (lib.optionalAttrs (options.security ? rngd) { security.rngd.enable = mkProfile false; })
+    # The kernel's entropy is the host's business. By the version: later ones have the option still, but only to refuse it.
+    (lib.optionalAttrs (lib.versionOlder lib.version "21.05") { security.rngd.enable = mkProfile false; })
     (mkIf cfg.veth ownNetwork)
     (mkIf (!cfg.veth) hostNetwork)
     (mkIf (cfg.store != "host") storeOfBinds)

@@ -72,7 +72,8 @@ let
     ]
     ++ ownership
     ++ mapAttrsToList bind container.binds
-    ++ optional (container.store == "host") "BindReadOnly=/nix/store"
+    # Unless it is bound in another way, with options.
+    ++ optional (container.store == "host" && !(container.binds ? "/nix/store")) "BindReadOnly=/nix/store"
     ++ [ "" ]
   );
 
