@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from pytest_nspawn.imperative import nix
 from pytest_nspawn.imperative.container import Container, Source
 from pytest_nspawn.imperative.machine import RealMachine
 
-from . import debian_nixpkgs
+from .given import buildable_nixpkgs
 
 pytestmark = pytest.mark.nixos
 
@@ -19,16 +18,11 @@ pytestmark = pytest.mark.nixos
 def test_a_configuration_is_built_with_the_container_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree = debian_nixpkgs.given_nixpkgs()
-    if tree is None:
-        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs tree")
-    if shutil.which("nix-build") is None:
-        pytest.skip("there is no Nix on PATH")
-    monkeypatch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+    nixpkgs = buildable_nixpkgs(monkeypatch)
     config, request = tmp_path / "web.nix", tmp_path / "request.json"
     config.write_text('{ environment.etc.greeting.text = "hello"; }')
     container = Container("web")
-    source = Source(config=str(config), nixpkgs=str(debian_nixpkgs.prepare(tree)))
+    source = Source(config=str(config), nixpkgs=str(nixpkgs))
     request.write_text(nix.request(container, source))
     system = Path(RealMachine().build(nix.build(container, source, str(request))))
     assert (system / "etc/greeting").read_text() == "hello"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from pytest_nspawn import Machine, Node, Topology, process
 from pytest_nspawn.cluster import Cluster, Engine, EngineOptions
 
-from . import debian_nixpkgs
+from .given import buildable_nixpkgs
 
 pytestmark = pytest.mark.nixos
 
@@ -32,21 +31,15 @@ lib.mkIf (lib.versionOlder lib.version "24.05") {
 
 
 @pytest.fixture(scope="module")
-def nixpkgs() -> Path:
-    tree = debian_nixpkgs.given_nixpkgs()
-    if tree is None:
-        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs tree")
-    if shutil.which("nix-build") is None:
-        pytest.skip("there is no Nix on PATH")
-    return debian_nixpkgs.prepare(tree)
+def nixpkgs() -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield buildable_nixpkgs(patch)
 
 
 @pytest.fixture(scope="module")
-def engine(nixpkgs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
-        with Engine(EngineOptions(nixpkgs=str(nixpkgs))) as engine:
-            yield engine
+def engine(nixpkgs: Path) -> Iterator[Engine]:
+    with Engine(EngineOptions(nixpkgs=str(nixpkgs))) as engine:
+        yield engine
 
 
 def boot(engine: Engine, *configs: str) -> AbstractContextManager[Cluster]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from . import debian_nixpkgs
+from .given import given_nixpkgs
 
 pytestmark = pytest.mark.nixos
 
@@ -16,11 +16,7 @@ STAND_IN = Path(__file__).with_name("versions.nix")
 
 
 def evaluated(*, new: bool) -> Any:
-    tree = debian_nixpkgs.given_nixpkgs()
-    if tree is None:
-        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs tree")
-    if shutil.which("nix-instantiate") is None:
-        pytest.skip("there is no Nix on PATH")
+    tree = given_nixpkgs()
     return debian_nixpkgs.evaluate(
         f"import {STAND_IN} {{ lib = import {tree}/lib; new = {'true' if new else 'false'}; }}"
     )

@@ -32,7 +32,8 @@ let
       networkConfig = {
         # A range that is free; containers of a zone share one.
         Address = mkIf (config.address == [ ]) (mkDefault "0.0.0.0/${if zone == null then "28" else "24"}");
-        # A bridge loses its carrier with each container. Its range must not change with it.
+        # A bridge loses its carrier with each container: its range must not change with it. And the DHCP server is
+        # ready before the container asks, which waits four seconds before it asks again.
         ConfigureWithoutCarrier = mkDefault "yes";
         DHCPServer = mkDefault (if config.address == [ ] then "yes" else "no");
         IPMasquerade = mkDefault masquerade;
