@@ -34,6 +34,24 @@ def run(
     )
 
 
+def run_visibly(
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end that shows its progress on stderr; only what it prints on stdout is captured.
+
+    Raises FileNotFoundError where there is no such program.
+    """
+    return subprocess.run(
+        list(argv),
+        env=dict(environment) if environment is not None else None,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
 def spawn_module(
     module: str, argument: str, *, prefix: Sequence[str] = (), pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:

@@ -79,3 +79,10 @@ def test_links_lead_somewhere(page: str) -> None:
     path = HOME / "docs" / page
     targets = LINK.findall(path.read_text(encoding="utf-8"))
     assert [each for each in targets if not (path.parent / each).exists()] == []
+
+
+@pytest.mark.parametrize("example", sorted((HOME / "examples").glob("*.nix")), ids=lambda path: path.stem)
+def test_the_page_of_the_modules_shows_every_example_as_it_is(example: Path) -> None:
+    assert f"```nix\n{example.read_text(encoding='utf-8').strip()}\n```" in PAGES["modules.md"]
+    tests = (HOME / "tests/nixos/test_modules.py").read_text(encoding="utf-8")
+    assert re.search(rf'"{example.stem}(\.nix)?"', tests)

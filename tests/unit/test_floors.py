@@ -19,7 +19,7 @@ HOME = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "frozen", "checks", "model", "naming", "timing", "wire", "plan"),
     ("networkd", "process", "network", "cgroups", "host"),
-    ("inside", "sandbox", "nixbuild", "images"),
+    ("inside", "sandbox", "nixbuild", "images", "imperative"),
     ("shell", "bus", "console", "launch", "container"),
     ("diagnostics", "machine"),
     ("cluster",),
