@@ -104,7 +104,9 @@ def evaluations(nixpkgs: Path, repeats: int) -> Row:
         for _ in range(repeats):
             ours.append(timed(lambda: evaluate("abc", home)))
             theirs.append(timed(lambda: [evaluate(name, home) for name in "abc"]))  # type: ignore[func-returns-value]
-    return Row(what="three nodes in one evaluation, against three of one", limit=0.6, ours=ours, theirs=theirs)
+    return Row(
+        what="three nodes in one evaluation, against three of one", limit=0.6, ours=ours, theirs=theirs
+    )
 
 
 def unchanged(nixpkgs: Path, repeats: int) -> Row:

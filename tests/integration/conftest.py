@@ -11,7 +11,6 @@ import pytest
 from pytest_nspawn import host
 from pytest_nspawn.cluster import Engine, EngineOptions
 from pytest_nspawn.errors import HostError
-
 from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
 
 from .leftovers import Leftovers, run_groups
