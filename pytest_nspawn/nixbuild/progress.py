@@ -88,17 +88,16 @@ def strip(text: str) -> str:
     return _ESCAPES.sub("", text)
 
 
+def _frame(entry: dict[str, Any], text: str) -> Frame:
+    file, line, column = entry.get("file"), entry.get("line"), entry.get("column")
+    if file is not None:
+        file = file.removesuffix(f":{line}:{column}")  # newer versions say the place twice
+    return Frame(text=strip(text), file=file, line=line, column=column)
+
+
 def _complaint(event: dict[str, Any]) -> Complaint:
-    own = Frame(text="", file=event.get("file"), line=event.get("line"), column=event.get("column"))
-    frames = [
-        Frame(
-            text=strip(each.get("raw_msg", "")),
-            file=each.get("file"),
-            line=each.get("line"),
-            column=each.get("column"),
-        )
-        for each in event.get("trace", ())
-    ]
+    own = _frame(event, "")
+    frames = [_frame(each, each.get("raw_msg", "")) for each in event.get("trace", ())]
     text = strip(event.get("raw_msg") or event["msg"]).removeprefix("error:").strip()
     return Complaint(message=text, frames=(own, *frames))
 

@@ -56,6 +56,12 @@ def test_an_error_has_its_own_words_and_places() -> None:
     ]
 
 
+def test_a_place_that_is_said_twice_is_taken_once() -> None:
+    event = {"action": "msg", "level": 0, "msg": "no", "file": "/x.nix:3:5", "line": 3, "column": 5}
+    [complaint] = log(event).complaints
+    assert complaint.frames[0].file == "/x.nix"
+
+
 def test_warnings_are_no_errors_and_lines_of_builds_are_kept() -> None:
     found = log(
         {"action": "msg", "level": 1, "msg": "warning: x"},
