@@ -157,7 +157,7 @@ def test_a_result_that_is_gone_is_built_again(build: Counted, tmp_path: Path) ->
     [result] = {root.resolve() for root in mine}
     for root in mine:
         root.unlink()
-    subprocess.run(["nix-store", "--delete", "--ignore-liveness", result], check=True, capture_output=True)
+    subprocess.run(["nix-store", "--delete", result], check=True, capture_output=True)
     assert build(path) == (system, True)
 
 
