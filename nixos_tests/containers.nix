@@ -3,15 +3,19 @@
   name = "containers";
 
   nodes.machine =
-    { ... }:
+    { pkgs, ... }:
     {
-      networking.firewall.enable = false;
+      networking.firewall.allowedTCPPorts = [ 80 ];
+      systemd.services.web = {
+        wantedBy = [ "multi-user.target" ];
+        serviceConfig.ExecStart = "${pkgs.python3}/bin/python3 -m http.server --directory /etc 80";
+      };
     };
 
   containers.box =
     { pkgs, ... }:
     {
-      environment.systemPackages = [ pkgs.iputils ];
+      environment.systemPackages = [ pkgs.curl ];
     };
 
   testScript = ''
@@ -20,7 +24,8 @@
     machine.wait_for_unit("multi-user.target")
     assert sorted(each.name for each in machines) == ["box", "machine"]
     # Both kinds are numbered together, by name.
-    box.wait_until_succeeds("ping -c 1 -W 2 192.168.1.2", timeout=30)
-    box.succeed("ping -c 1 -W 2 machine")
+    machine.wait_for_open_port(80)
+    box.wait_until_succeeds("curl --fail --silent --max-time 2 http://192.168.1.2/hostname", timeout=30)
+    assert box.succeed("curl --fail --silent http://machine/hostname") == "machine\n"
   '';
 }

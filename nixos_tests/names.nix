@@ -7,15 +7,13 @@
       { ... }:
       {
         networking.domain = "example.org";
-        networking.firewall.enable = false;
       };
 
     www =
-      { pkgs, ... }:
+      { ... }:
       {
         networking.hostName = "frontend";
         networking.extraHosts = "10.11.12.13 far.example.net";
-        environment.systemPackages = [ pkgs.iputils ];
       };
   };
 
@@ -35,7 +33,6 @@
           for name in ("mail", "mail.example.org"):
               assert "192.168.1.1" in frontend.succeed(f"getent ahostsv4 {name}")
           assert "192.168.1.2" in mail.succeed("getent ahostsv4 frontend")
-          frontend.wait_until_succeeds("ping -c 1 -W 2 mail.example.org", timeout=30)
 
       with subtest("a list of one's own"):
           assert "10.11.12.13" in frontend.succeed("getent hosts far.example.net")

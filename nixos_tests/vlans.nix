@@ -22,7 +22,7 @@ in
       { pkgs, ... }:
       {
         virtualisation.vlans = [ 1 ];
-        environment.systemPackages = [ pkgs.iproute2 or pkgs.iproute pkgs.iputils ];
+        environment.systemPackages = [ pkgs.iproute2 or pkgs.iproute pkgs.curl ];
         systemd.services.way = route "192.168.2.0/24" "192.168.1.3";
       };
 
@@ -30,8 +30,13 @@ in
       { pkgs, ... }:
       {
         virtualisation.vlans = [ 2 ];
-        environment.systemPackages = [ pkgs.iproute2 or pkgs.iproute pkgs.iputils ];
+        environment.systemPackages = [ pkgs.iproute2 or pkgs.iproute ];
+        networking.firewall.allowedTCPPorts = [ 80 ];
         systemd.services.way = route "192.168.1.0/24" "192.168.2.3";
+        systemd.services.web = {
+          wantedBy = [ "multi-user.target" ];
+          serviceConfig.ExecStart = "${pkgs.python3}/bin/python3 -m http.server --directory /etc 80";
+        };
       };
 
     router =
@@ -64,12 +69,14 @@ in
         for machine_ in inside, outside:
             machine_.wait_for_unit("way.service")
         router.wait_for_unit("forward.service")
-        inside.wait_until_succeeds("ping -c 1 -W 2 192.168.2.2", timeout=30)
+        outside.wait_for_open_port(80)
+        fetch = "curl --fail --silent --max-time 2 http://192.168.2.2/hostname"
+        assert inside.wait_until_succeeds(fetch, timeout=30) == "outside\n"
 
     with subtest("without the router there is no way"):
         router.block()
-        inside.fail("ping -c 1 -W 1 192.168.2.2")
+        inside.fail(fetch)
         router.unblock()
-        inside.wait_until_succeeds("ping -c 1 -W 2 192.168.2.2", timeout=30)
+        inside.wait_until_succeeds(fetch, timeout=30)
   '';
 }

@@ -316,7 +316,13 @@ class Cluster(Mapping[str, Machine]):
             )
             self._containers[name] = container
             machines[name] = Machine(
-                container, options=MachineOptions(tmp_dir=state, out_dir=state, on_command=options.on_command)
+                container,
+                options=MachineOptions(
+                    tmp_dir=state,
+                    out_dir=state,
+                    on_command=options.on_command,
+                    interfaces=[(link.network, link.ifname) for link in wiring.links[name]],
+                ),
             )
         return machines
 

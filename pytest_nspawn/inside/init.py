@@ -172,6 +172,8 @@ class Init:
             "signal": self._signal,
             "kill": self._kill,
             "keep": self._keep,
+            "freeze": self._freeze,
+            "links": self._links,
             "remove": self._remove,
             "can_shift": self._can_shift,
             "cluster": self._cluster,
@@ -188,7 +190,7 @@ class Init:
         self._wires[message["cluster"]] = client
         self.watch(client.fileno(), client.answered)
 
-        def answer(problem: str | None) -> None:
+        def answer(problem: str | None, _number: int | None) -> None:
             self.tell({"reply": message["id"], "operation": "make the networks", "problem": problem})
 
         client.ask({"bridges": message["bridges"]}, answer)
@@ -273,6 +275,17 @@ class Init:
     def _kill(self, message: wire.Message, _fds: list[int]) -> None:
         self._nodes[message["node"]].kill()
         self.tell({"reply": message["id"]})
+
+    def _freeze(self, message: wire.Message, _fds: list[int]) -> None:
+        self._nodes[message["node"]].freeze(message["frozen"])
+        self.tell({"reply": message["id"]})
+
+    def _links(self, message: wire.Message, _fds: list[int]) -> None:
+        def answer(problem: str | None, number: int | None) -> None:
+            operation = "change the node's links"
+            self.tell({"reply": message["id"], "operation": operation, "problem": problem, "errno": number})
+
+        self._nodes[message["node"]].change_links(message["change"], answer)
 
     def _remove(self, message: wire.Message, _fds: list[int]) -> None:
         node = self._nodes.pop(message["node"], None)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from pytest_nspawn.network import Wires
 
+    Answered = Callable[[str | None, int | None], None]
+
 
 class Client:
     """A cluster's wires, seen from init: requests go out, answers come in their order."""
@@ -30,14 +32,14 @@ class Client:
         self._socket, theirs = socket.socketpair()
         with theirs:
             wire.send(template, {}, [theirs.fileno()])
-        self._waiting: list[Callable[[str | None], None]] = []
+        self._waiting: list[Answered] = []
 
     def fileno(self) -> int:
         """What to watch for answers."""
         return self._socket.fileno()
 
-    def ask(self, request: dict[str, Any], answered: Callable[[str | None], None]) -> None:
-        """Send a request; `answered` gets None, or what went wrong."""
+    def ask(self, request: dict[str, Any], answered: Answered) -> None:
+        """Send a request; `answered` gets None, or what went wrong and its number (errno(3)), if it has one."""
         self._waiting.append(answered)
         wire.send(self._socket, request)
 
@@ -47,9 +49,9 @@ class Client:
         if received is None:
             waiting, self._waiting = self._waiting, []
             for answer in waiting:
-                answer("the process that speaks netlink has ended")
+                answer("the process that speaks netlink has ended", None)
             return
-        self._waiting.pop(0)(received[0]["problem"])
+        self._waiting.pop(0)(received[0]["problem"], received[0]["errno"])
 
     def close(self) -> None:
         """End the wires, their namespace and every link in it."""
@@ -93,16 +95,19 @@ def _serve(control: socket.socket, make: type[Wires]) -> NoReturn:
     with make() as wires:
         while (received := wire.receive(control)) is not None:
             request = received[0]
-            problem = None
+            problem, number = None, None
             try:
                 if "bridges" in request:
                     wires.add_bridges(request["bridges"])
+                elif "change" in request:
+                    for name, change in request["change"].items():
+                        wires.change_link(name, **change)
                 else:
                     _without_duplicate_detection(request["leader"])
                     wires.add_links(request["links"], request["leader"])
             except OSError as error:
-                problem = str(error)
-            wire.send(control, {"problem": problem})
+                problem, number = str(error), error.errno
+            wire.send(control, {"problem": problem, "errno": number})
     os._exit(0)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,12 +21,14 @@ from pytest_nspawn.machine.context import LIMIT, Context, hidden, seconds_of
 from pytest_nspawn.machine.copying import Copies
 from pytest_nspawn.machine.files import Files, NodePath
 from pytest_nspawn.machine.journal import Journal
+from pytest_nspawn.machine.links import Links
 from pytest_nspawn.machine.ports import Ports
 from pytest_nspawn.machine.power import Power
+from pytest_nspawn.machine.screen import Screen
 from pytest_nspawn.machine.unit_view import Units
 from pytest_nspawn.machine.units import UnitVerbs
 from pytest_nspawn.machine.vm_only import VmOnlyMethods
-from pytest_nspawn.model import CommandResult
+from pytest_nspawn.model import CommandResult, NetworkName
 from pytest_nspawn.shell import RemoteProcess
 from pytest_nspawn.timing import Seconds
 
@@ -44,6 +45,8 @@ class MachineOptions:
     tmp_dir: Path
     out_dir: Path
     on_command: Callable[[Machine, CommandResult], None] | None = None
+    interfaces: Sequence[tuple[NetworkName, str]] = ()
+    """The node's networks, with the name that the interface has in it."""
 
 
 class Machine(VmOnlyMethods):
@@ -70,6 +73,8 @@ class Machine(VmOnlyMethods):
         self._ports = Ports(context)
         self._power = Power(context)
         self._console = ConsoleVerbs(context)
+        self._screen = Screen(context, self._commands, self._ports)
+        self._links = Links(context, options.interfaces)
 
     def __repr__(self) -> str:
         state = "ready" if self.is_up() else "booting" if self._container.running else "off"
@@ -100,6 +105,14 @@ class Machine(VmOnlyMethods):
     def crash(self) -> None:
         """Cut the power: every process of the node ends at once. The root stays."""
         self._power.crash()
+
+    def freeze(self) -> None:
+        """Stop every process of the node where it is: it answers nothing until `thaw()`."""
+        self._power.freeze(True)
+
+    def thaw(self) -> None:
+        """Let it run on."""
+        self._power.freeze(False)
 
     def is_up(self) -> bool:
         """Whether the node is booted and takes commands."""
@@ -187,7 +200,7 @@ class Machine(VmOnlyMethods):
 
     def sleep(self, secs: Seconds) -> None:
         """Wait; where there is something to wait for, a `wait_for_...` is faster and surer."""
-        time.sleep(timing.seconds(secs))
+        self._power.sleep(timing.seconds(secs))
 
     # Units
 
@@ -252,6 +265,41 @@ class Machine(VmOnlyMethods):
     def wait_for_console_text(self, regex: str, timeout: Seconds | None = None) -> None:
         """Wait for a text on the console, in what no earlier call has consumed. Raises TimeoutExceeded."""
         self._console.wait_for(regex, timeout)
+
+    def watch_console(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back with each line that the node prints from now on; what is returned ends that.
+
+        It is called on the thread that reads the console, which a slow one holds up.
+        """
+        return self._container.console.subscribe(callback)
+
+    def get_tty_text(self, tty: str) -> str:
+        """What stands on a text terminal; the console stands in for tty 1, and there is no other."""
+        return self._screen.tty_text(tty)
+
+    def wait_until_tty_matches(self, tty: str, regexp: str, timeout: Seconds | None = LIMIT) -> None:
+        """Wait until what stands on a text terminal matches. Raises TimeoutExceeded."""
+        self._screen.wait_for_tty(tty, regexp, timeout)
+
+    def dump_tty_contents(self, tty: str) -> None:
+        """Log what stands on a text terminal."""
+        self._context.log.info("tty %s:\n%s", tty, self._screen.tty_text(tty, "dump_tty_contents"))
+
+    def wait_for_x(self, timeout: Seconds | None = LIMIT) -> None:
+        """Wait until an X server of the node takes connections. Raises TimeoutExceeded."""
+        self._screen.wait_for_x(timeout)
+
+    def get_window_names(self) -> list[str]:
+        """The names of the X server's windows; the node has to have xwininfo. Raises CommandFailed."""
+        return self._screen.windows()
+
+    def wait_for_window(self, regexp: str, timeout: Seconds | None = LIMIT) -> None:
+        """Wait until a window's name matches. Raises TimeoutExceeded."""
+        self._screen.wait_for_window(regexp, timeout)
+
+    def ssh_backdoor_command(self) -> str:
+        """A command for another terminal of this machine (as root) that gives a shell in the node while it runs."""
+        return f"nsenter --target {self.leader_pid} --all -- /bin/sh -c 'cd /; exec /bin/sh -l'"
 
     def send_console(self, chars: str) -> None:
         """Type on the console."""
@@ -345,6 +393,19 @@ class Machine(VmOnlyMethods):
         It stays as long as the node does, over its restarts. Raises ConfigError where the port is in use.
         """
         return self._ports.forward(host_port, guest_port, addr)
+
+    @property
+    def links(self) -> Links:
+        """The node's links by network: `links[1].down()`, `.up()`, `.set(delay=..., loss=..., rate=...)`."""
+        return self._links
+
+    def block(self) -> None:
+        """Unplug the node from all its networks: it sees its links go down."""
+        self._links.change_all("unplugging from all networks", up=False)
+
+    def unblock(self) -> None:
+        """Plug it back."""
+        self._links.change_all("plugging into all networks", up=True)
 
     # Log and state
 

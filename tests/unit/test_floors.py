@@ -22,7 +22,7 @@ FLOORS = (
     ("inside", "sandbox", "nixbuild", "images", "imperative"),
     ("shell", "bus", "console", "launch", "container"),
     ("diagnostics", "machine"),
-    ("cluster",),
+    ("cluster", "driver"),
     ("plugin", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

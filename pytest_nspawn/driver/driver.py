@@ -1,0 +1,345 @@
+"""The driver of a testScript: its globals, and what watches over it while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pdb  # noqa: T100 (what debug.breakpoint() opens outside pytest)
+import signal
+import threading
+import time
+import unittest
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_nspawn import naming, timing
+from pytest_nspawn.driver.log import ScriptLog
+from pytest_nspawn.driver.polling import Condition, Poll
+from pytest_nspawn.driver.script import Compile, Script
+from pytest_nspawn.errors import TimeoutExceeded, UnsupportedError
+from pytest_nspawn.machine import Machine
+from pytest_nspawn.machine.context import LIMIT, hidden, seconds_of
+from pytest_nspawn.model import Node, Topology
+from pytest_nspawn.timing import Seconds
+
+__tracebackhide__ = hidden
+
+_GRACE = 5.0
+"""Seconds after a script's time-out in which it may end by itself: then what it does outside of nodes is interrupted."""
+
+
+class Nodes(Protocol):
+    """The nodes that a script drives: a `Cluster`."""
+
+    @property
+    def machines(self) -> list[Machine]:
+        """All of them, by name."""
+
+    @property
+    def topology(self) -> Topology:
+        """What they were made from."""
+
+    def start_all(self) -> None:
+        """Begin to boot them."""
+
+    def join_all(self) -> None:
+        """Wait until all have shut down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vlan:
+    """A network of the test, by its number."""
+
+    nr: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debug:
+    """`debug.breakpoint()` opens the debugger at the script's own line; the nodes run on meanwhile."""
+
+    breakpoint: Callable[[], Any] = pdb.set_trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the script runs in: pytest, or a terminal."""
+
+    subtest: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext
+    debug: Debug = field(default_factory=Debug)
+    compile: Compile | None = None
+    log: ScriptLog = field(default_factory=ScriptLog)
+    boot: Callable[[str, Node], Machine] | None = None
+    """Boots one more node; None where none can be added."""
+
+
+class Driver:
+    """Runs one testScript on booted nodes. `timeout` is in seconds; None is no limit."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        script: Script,
+        *,
+        timeout: float | None = None,
+        aliases: Mapping[str, str] | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        """`aliases` are further names of nodes: their host names, where those differ."""
+        self.machines: list[Machine] = nodes.machines
+        self.vlans = [Vlan(bridge.vlan) for bridge in naming.plan_wiring(nodes.topology).bridges]
+        self.vlans.sort(key=lambda vlan: vlan.nr)
+        self.polling_conditions: list[Poll] = []
+        self.tests = script.text
+        self.global_timeout = timeout
+        self._surroundings = surroundings or Surroundings()
+        self.log = self.logger = self._surroundings.log
+        self.debug = self._surroundings.debug
+        self._nodes = nodes
+        self._script = script
+        self._aliases = dict(aliases or {})
+        self._limit = _Limit(timeout)
+        self._checking = False
+        self._consoles: dict[int, Callable[[], None]] = {}
+        for machine in self.machines:
+            self._adopt(machine)
+
+    @property
+    def out_dir(self) -> Path:
+        """Where files of nodes are copied to."""
+        return self.machines[0].out_dir if self.machines else Path()
+
+    def start_all(self) -> None:
+        """Begin to boot every node, without waiting."""
+        with self.log.nested("start all nodes"):
+            self._nodes.start_all()
+
+    def join_all(self) -> None:
+        """Wait until every node has shut down."""
+        with self.log.nested("wait for all nodes to shut down"):
+            for machine in self.machines:
+                machine.wait_for_shutdown()
+
+    def run_tests(self) -> None:
+        """Run the script under its time-out, then let the nodes that run write out what they hold."""
+        self.test_script()
+        for machine in self.machines:
+            if machine.is_up():
+                machine.execute("sync")
+
+    def test_script(self) -> None:
+        """Run the script. Raises whatever it raises, TimeoutExceeded where it takes too long."""
+        code = self._script.code(self._surroundings.compile)
+        with self._limit:
+            exec(code, self.test_symbols())  # noqa: S102 (the user's own test)
+
+    def test_symbols(self) -> dict[str, Any]:
+        """The globals of a script, anew."""
+        symbols: dict[str, Any] = {
+            "__name__": "__testScript__",
+            "__file__": self._script.filename,
+            "start_all": self.start_all,
+            "join_all": self.join_all,
+            "run_tests": self.run_tests,
+            "test_script": self.test_script,
+            "create_machine": self.create_machine,
+            "subtest": self.subtest,
+            "retry": self.retry,
+            "polling_condition": self.polling_condition,
+            "serial_stdout_on": self.serial_stdout_on,
+            "serial_stdout_off": self.serial_stdout_off,
+            "t": _tester(),
+            "log": self.log,
+            "driver": self,
+            "os": os,
+            "machines": self.machines,
+            "machines_qemu": [],
+            "machines_nspawn": list(self.machines),
+            "vlans": self.vlans,
+            "debug": self.debug,
+            "Machine": Machine,
+            "BaseMachine": Machine,
+        }
+        symbols |= {naming.identifier(machine.name): machine for machine in self.machines}
+        by_name = {machine.name: machine for machine in self.machines}
+        for alias, name in self._aliases.items():
+            symbols.setdefault(naming.identifier(alias), by_name[name])
+        if len(self.machines) == 1:
+            symbols.setdefault("machine", self.machines[0])
+        symbols |= {f"vlan{vlan.nr}": vlan for vlan in self.vlans}
+        return symbols
+
+    @contextlib.contextmanager
+    def subtest(self, name: str) -> Iterator[None]:
+        """A part of the test that is reported by itself."""
+        with self._surroundings.subtest(name), self.log.subtest(name):
+            yield
+
+    def retry(self, fn: Callable[[bool], object], timeout_seconds: Seconds = LIMIT) -> None:
+        """Call a function until it is true; it is told whether this is the last try. Raises TimeoutExceeded."""
+
+        def attempt(is_last: bool) -> bool:
+            self._limit.check()
+            self.check_polling_conditions()
+            return bool(fn(is_last))
+
+        what = f"retrying {getattr(fn, '__name__', repr(fn))}"
+        timing.retry(attempt, timeout=seconds_of(timeout_seconds), what=what, interval=(0.02, 1.0))
+
+    def polling_condition(
+        self,
+        fun: Condition | None = None,
+        *,
+        seconds_interval: float = 2.0,
+        description: str | None = None,
+    ) -> Any:
+        """A decorator, with or without arguments: what it gives must hold within its `with`."""
+
+        def make(function: Condition) -> Poll:
+            return Poll(self, function, seconds_interval=seconds_interval, description=description)
+
+        return make if fun is None else make(fun)
+
+    def check_polling_conditions(self) -> None:
+        """Raise RequestedAssertionFailed where one of those that must hold does not; a look is due now and then only."""
+        if self._checking:
+            return  # the condition's own commands get here too
+        self._checking = True
+        try:
+            for condition in list(self.polling_conditions):
+                condition.maybe_raise()
+        finally:
+            self._checking = False
+
+    def create_machine(
+        self,
+        start_command: str | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        keep_machine_state: bool = False,
+    ) -> Machine:
+        """One more node, on networks of its own: from a system's store path, or from the script that would run its VM.
+
+        Raises UnsupportedError for any other command: QEMU's is one.
+        """
+        command, name = _start_command(start_command, name)
+        system = _system_of(command)
+        if system is None or self._surroundings.boot is None:
+            raise UnsupportedError(
+                node=name,
+                method="create_machine",
+                reason="a container is not started by a command of QEMU",
+                way_out="give a system's store path, or declare the machine among the test's nodes",
+            )
+        machine = self._surroundings.boot(name, Node(system))
+        machine.keep_machine_state = keep_machine_state
+        self.machines.append(machine)
+        self._adopt(machine)
+        return machine
+
+    def serial_stdout_on(self) -> None:
+        """Log what nodes print on their consoles."""
+        self.log.print_serial_logs(True)
+
+    def serial_stdout_off(self) -> None:
+        """Log it no more."""
+        self.log.print_serial_logs(False)
+
+    def close(self) -> None:
+        """Watch over the nodes no more."""
+        for unsubscribe in self._consoles.values():
+            unsubscribe()
+        self._consoles = {}
+        self._limit.end()
+
+    def _adopt(self, machine: Machine) -> None:
+        machine.callbacks.append(lambda: self._look(machine))
+
+    def _look(self, machine: Machine) -> None:
+        """Called before each command to a node and all the while that one runs."""
+        self._limit.check()
+        if self.log.serial_logs and id(machine) not in self._consoles and machine.is_up():
+            name = machine.name
+            self._consoles[id(machine)] = machine.watch_console(lambda line: self.log.log_serial(line, name))
+        self.check_polling_conditions()
+
+
+class _Limit:
+    """The time that a script has. What it waits for in a node ends at once; anything else is interrupted later."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._begin = 0.0
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self._running = self._struck = False
+        self._thread = 0
+
+    def __enter__(self) -> None:
+        if self._seconds is None:
+            return
+        self._begin, self._thread = time.monotonic(), threading.get_ident()
+        self._running, self._struck = True, False
+        self._timer = threading.Timer(self._seconds + _GRACE, self._strike)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.end()
+        if isinstance(error, KeyboardInterrupt) and self._struck:
+            raise self._error() from None
+
+    def check(self) -> None:
+        """Raise TimeoutExceeded where the time is over."""
+        if self._running and time.monotonic() - self._begin > (self._seconds or 0.0):
+            raise self._error()
+
+    def end(self) -> None:
+        """Stop the clock. Idempotent."""
+        with self._lock:
+            self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _error(self) -> TimeoutExceeded:
+        limit = self._seconds or 0.0
+        return TimeoutExceeded(
+            what="the testScript (its global time-out)", elapsed=time.monotonic() - self._begin, limit=limit
+        )
+
+    def _strike(self) -> None:
+        with self._lock:
+            # Only what would raise KeyboardInterrupt there: another handler is somebody else's.
+            if self._running and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._struck = True
+                signal.pthread_kill(threading.main_thread().ident or self._thread, signal.SIGINT)
+
+
+def _tester() -> unittest.TestCase:
+    tester = unittest.TestCase()
+    tester.maxDiff = None
+    return tester
+
+
+def _start_command(given: str | Mapping[str, Any], name: str | None) -> tuple[str, str]:
+    """The command and the name; older scripts give both in a mapping."""
+    if isinstance(given, str):
+        return given, name or "machine"
+    command = given.get("startCommand") or given.get("start_command") or ""
+    return str(command), name or str(given.get("name") or "machine")
+
+
+def _system_of(command: str) -> str | None:
+    """The system that a command starts: a store path itself, or what lies beside a VM's `bin/run-NAME-vm`."""
+    words = command.split()
+    if len(words) != 1:
+        return None
+    path = Path(words[0])
+    for candidate in (path, path.parent.parent / "system"):
+        system = os.path.realpath(candidate)
+        if system.startswith("/nix/store/") and os.path.exists(os.path.join(system, "init")):
+            return system
+    return None
