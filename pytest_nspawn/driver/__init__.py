@@ -7,7 +7,7 @@ from pytest_nspawn.driver.log import ScriptLog
 from pytest_nspawn.driver.polling import Poll
 from pytest_nspawn.driver.prepared import PreparedTest
 from pytest_nspawn.driver.script import Script, locate, vm_only_calls
-from pytest_nspawn.driver.verdict import Verdict, judge
+from pytest_nspawn.driver.verdict import Verdict, judge, script_of
 
 __all__ = [
     "Debug",
@@ -22,5 +22,6 @@ __all__ = [
     "Vlan",
     "judge",
     "locate",
+    "script_of",
     "vm_only_calls",
 ]

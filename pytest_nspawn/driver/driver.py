@@ -9,10 +9,11 @@ import signal
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from pytest_nspawn import naming, timing
@@ -131,6 +132,7 @@ class Driver:
 
     def test_script(self) -> None:
         """Run the script. Raises whatever it raises, TimeoutExceeded where it takes too long."""
+        __tracebackhide__ = True
         code = self._script.code(self._surroundings.compile)
         with self._limit:
             exec(code, self.test_symbols())  # noqa: S102 (the user's own test)
@@ -171,11 +173,9 @@ class Driver:
         symbols |= {f"vlan{vlan.nr}": vlan for vlan in self.vlans}
         return symbols
 
-    @contextlib.contextmanager
-    def subtest(self, name: str) -> Iterator[None]:
+    def subtest(self, name: str) -> AbstractContextManager[object]:
         """A part of the test that is reported by itself."""
-        with self._surroundings.subtest(name), self.log.subtest(name):
-            yield
+        return _Part(self._surroundings.subtest(name), self.log.subtest(name))
 
     def retry(self, fn: Callable[[bool], object], timeout_seconds: Seconds = LIMIT) -> None:
         """Call a function until it is true; it is told whether this is the last try. Raises TimeoutExceeded."""
@@ -264,6 +264,28 @@ class Driver:
             name = machine.name
             self._consoles[id(machine)] = machine.watch_console(lambda line: self.log.log_serial(line, name))
         self.check_polling_conditions()
+
+
+class _Part:
+    """A subtest, logged. No generator: its frames would be the first of a failure's traceback."""
+
+    def __init__(self, report: AbstractContextManager[object], log: AbstractContextManager[object]) -> None:
+        self._report = report
+        self._log = log
+
+    def __enter__(self) -> None:
+        self._report.__enter__()
+        self._log.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            self._log.__exit__(kind, error, trace)
+        finally:
+            if error is not None:
+                error.__traceback__ = trace
+        return self._report.__exit__(kind, error, trace)
 
 
 class _Limit:

@@ -37,5 +37,9 @@ class PreparedTest(Protocol):
         """Options that need a virtual machine, by node."""
 
     @property
+    def host_names(self) -> Mapping[str, str]:
+        """Host names that differ from the names of their nodes, and those."""
+
+    @property
     def timeout(self) -> float | None:
         """Seconds that the script may take."""

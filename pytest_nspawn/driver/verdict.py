@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,6 @@ def judge(test: PreparedTest) -> Verdict:
     """Say whether a test can run as containers, before it boots. Raises ConfigError where its script is no Python."""
     script = script_of(test)
     options = [f"node {name}: {option}" for name, found in sorted(test.vm_only.items()) for option in found]
-    calls = [
-        f"{script.filename}:{call.line}: {call.method}() ({call.reason})" for call in vm_only_calls(script)
-    ]
+    place = os.path.basename(script.filename)
+    calls = [f"{place}:{call.line}: {call.method}() ({call.reason})" for call in vm_only_calls(script)]
     return Verdict(test=test.name, nodes=tuple(test.topology.nodes), obstacles=(*options, *calls))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_nspawn.plugin import collect, fixtures, hookspecs, options, report, shell
+from pytest_nspawn.plugin import collect, fixtures, hookspecs, nix_tests, options, report, shell
 from pytest_nspawn.plugin.run import Run, run_key
 
 __all__ = [
@@ -44,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[run_key] = run = Run(config, settings)
     rooms = {
         "collect": collect,
+        "nix_tests": nix_tests,
         "fixtures": fixtures,
         "report": report,
         "shell": shell,

@@ -50,7 +50,9 @@ class Nspawn:
             raise
         live.close()
 
-    def start(self, topology: Topology, request: ClusterRequest | None = None) -> LiveCluster:
+    def start(
+        self, topology: Topology, request: ClusterRequest | None = None, *, start: bool = True
+    ) -> LiveCluster:
         """Begin to boot a topology, and return at once. Raises ConfigError, HostError, SandboxError."""
         run, item = self._run, self._run.item
         beside = item.path.parent if item is not None else run.config.rootpath
@@ -58,7 +60,7 @@ class Nspawn:
         try:
             if self._engine is None:
                 self._engine = seams.make_engine(run)
-            start = request is None or request.start
+            start = start if request is None else request.start
             cluster = self._engine.boot(topology, directories=directories, start=start)
         except HostError as error:
             if run.settings.skip_unavailable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class FakeMachine:
     def __init__(self, name: str, request: EngineRequest) -> None:
         self.name = name
         self.history: list[CommandResult] = []
+        self.callbacks: list[Callable[[], object]] = []
+        self.out_dir = Path()
         self.problem: str | None = None
         self.started = False
         self._request = request
@@ -74,6 +76,8 @@ class FakeMachine:
         return self.started and self.problem is None
 
     def succeed(self, command: str) -> str:
+        for callback in self.callbacks:
+            callback()
         self.start()
         if self.problem:
             problem, self.problem = self.problem, None

@@ -1,0 +1,310 @@
+"""Existing NixOS tests as pytest items: `pytest foo.nix`, `flake.nix::checks.x86_64-linux.foo`, a glob in the ini file.
+
+Nothing is evaluated when they are collected. Set-up evaluates and builds, then the script runs in the world that it
+expects (`driver`), with pytest's assertions and subtests.
+"""
+
+from __future__ import annotations
+
+import ast
+import bdb
+import contextlib
+import importlib
+import os
+import re
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _pytest.outcomes import Failed
+
+from pytest_nspawn.errors import ConfigError, NspawnError
+from pytest_nspawn.plugin.run import Run, refuse, run_key
+
+if TYPE_CHECKING:
+    from pytest_nspawn.driver import PreparedTest
+    from pytest_nspawn.machine import Machine
+    from pytest_nspawn.model import Node
+    from pytest_nspawn.plugin.fixtures import Nspawn
+
+SCRIPT = "testScript"
+FLAKE = "flake.nix"
+
+_SHOWN = 12
+"""Lines of a script that a failure shows before the one that failed."""
+
+Evaluate = Callable[[str], "PreparedTest"]
+
+evaluate_key = pytest.StashKey[Evaluate]()
+"""In `config.stash`: evaluates a test's reference (a path, or DIR#ATTRIBUTE) by another way than Nix. For tests."""
+
+_found_key = pytest.StashKey[frozenset[Path]]()
+
+
+# Collection
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take `DIR#checks.x86_64-linux.foo` for `DIR/flake.nix::checks.x86_64-linux.foo`."""
+    config.args[:] = [_as_path(argument, config.invocation_params.dir) for argument in config.args]
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the .nix files that were asked for, and those of the ini's globs that look like tests."""
+    if file_path.suffix != ".nix":
+        return None
+    if parent.session.isinitpath(file_path):
+        kind = FlakeFile if file_path.name == FLAKE else NixFile
+        return kind.from_parent(parent, path=file_path)
+    if file_path.name != FLAKE and file_path in _globbed(parent.config) and looks_like_a_test(file_path):
+        return NixFile.from_parent(parent, path=file_path)
+    return None
+
+
+def looks_like_a_test(path: Path) -> bool:
+    """Whether a file has what a NixOS test has: a script, and machines to run it on."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    text = re.sub(r"#.*|/\*.*?\*/", "", text, flags=re.DOTALL if "/*" in text else 0) if "#" in text else text
+    return bool(
+        re.search(r"\btestScript\b", text) and re.search(r"\b(nodes|machine|containers)\b[\w.\"-]*\s*=", text)
+    )
+
+
+def _globbed(config: pytest.Config) -> frozenset[Path]:
+    """The files of `nspawn_nix_tests`, relative to the ini file."""
+    found = config.stash.get(_found_key, None)
+    if found is None:
+        base = config.inipath.parent if config.inipath is not None else config.rootpath
+        patterns: list[str] = config.getini("nspawn_nix_tests")
+        found = frozenset(
+            path for pattern in patterns for path in base.glob(os.path.relpath(base / pattern, base))
+        )
+        config.stash[_found_key] = found
+    return found
+
+
+def _as_path(argument: str, base: Path) -> str:
+    directory, hash_, attribute = argument.partition("#")
+    if not hash_ or not attribute or (base / argument.partition("::")[0]).exists():
+        return argument
+    flake = base / (directory or ".") / FLAKE
+    return f"{os.path.relpath(flake, base)}::{attribute}" if flake.exists() else argument
+
+
+class NixFile(pytest.Module):
+    """A .nix file with one NixOS test."""
+
+    def _getobj(self) -> types.ModuleType:
+        # pytest would import the file: there is nothing to import.
+        return types.ModuleType(self.path.stem)
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """One item: the script."""
+        yield NixItem.of(self, SCRIPT, str(self.path))
+
+
+class FlakeFile(NixFile):
+    """A flake; each check that was asked for is an item. Which there are only Nix could tell."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """The checks that the command line names."""
+        base = self.config.invocation_params.dir
+        asked = [argument.split("::") for argument in self.config.args]
+        names = [
+            words[1]
+            for words in asked
+            if len(words) > 1 and (base / words[0]).resolve() == self.path.resolve()
+        ]
+        if not names:
+            raise self.CollectError(
+                f"{self.path}: which of its checks? Say pytest {FLAKE}::checks.x86_64-linux.NAME, "
+                "or .#checks.x86_64-linux.NAME (`nix flake show` lists them)"
+            )
+        for name in dict.fromkeys(names):
+            yield NixItem.of(self, name, f"{self.path.parent}#{name}")
+
+
+class NixItem(pytest.Function):
+    """One testScript."""
+
+    reference: str
+
+    @classmethod
+    def of(cls, parent: pytest.Collector, name: str, reference: str) -> NixItem:
+        """The item of a test's reference."""
+        item: NixItem = cls.from_parent(parent, name=name, callobj=_run)
+        item.reference = reference
+        return item
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        """Where it stands: in the .nix file, not in the function that runs it."""
+        # Not the name alone: pytest prints dots at the end of an ID as "::".
+        return self.path, 0, f"{self.name} of {self.path.name}"
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
+        """The failure with the script's lines near it: pytest would show the script from its beginning."""
+        if isinstance(excinfo.value, StoppedAtSubtest):
+            return str(excinfo.value)
+        shown = super().repr_failure(excinfo)
+        for traceback, _crash, _text in getattr(shown, "chain", ()):
+            for entry in traceback.reprentries:
+                lines = getattr(entry, "lines", [])
+                failing = next((index for index, line in enumerate(lines) if line.startswith(">")), 0)
+                if failing > _SHOWN and _is_script(entry):
+                    entry.lines = lines[failing - _SHOWN :]
+        return shown
+
+
+def _is_script(entry: Any) -> bool:
+    path = str(getattr(entry.reprfileloc, "path", ""))
+    return path.endswith(".nix") or path.startswith(f"<{SCRIPT}")
+
+
+# What runs
+
+
+def _run(_nspawn_script: Callable[[], None]) -> None:
+    __tracebackhide__ = True
+    _nspawn_script()
+
+
+@pytest.fixture
+def _nspawn_script(
+    request: pytest.FixtureRequest, nspawn: Nspawn, subtests: pytest.Subtests
+) -> Iterator[Callable[[], None]]:
+    """Evaluate, build and make ready what a NixOS test needs; gives what runs its script."""
+    from pytest_nspawn import driver
+
+    item = request.node
+    run = item.config.stash[run_key]
+    try:
+        test = _evaluate(run, item.reference)
+        verdict = driver.judge(test)
+        if not verdict.can_run:
+            raise pytest.skip.Exception(verdict.reason, _use_item_location=True)
+        # As upstream, a node boots when the script starts it, or sends it a command.
+        live = nspawn.start(test.topology, start=False)
+    except NspawnError as error:
+        refuse(error, item)
+    more = contextlib.ExitStack()
+
+    def boot(name: str, node: Node) -> Machine:
+        cluster = more.enter_context(nspawn.boot(**{name: node}))
+        return cluster[name]
+
+    parts = Parts(subtests, item, keep_going=run.settings.continue_subtests)
+    world = driver.Driver(
+        live.cluster,  # type: ignore[arg-type]  # the plugin's own protocol names less of it
+        driver.script_of(test),
+        timeout=test.timeout,
+        aliases=test.host_names,
+        surroundings=driver.Surroundings(
+            subtest=parts.subtest,
+            debug=driver.Debug(breakpoint=pytest.set_trace),
+            compile=_rewritten if item.config.getoption("assertmode") == "rewrite" else None,
+            boot=boot,
+        ),
+    )
+
+    def script() -> None:
+        __tracebackhide__ = True
+        try:
+            world.test_script()
+        except BaseException as error:
+            parts.said_already(error)
+            raise
+
+    yield script
+    world.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(live.close)
+        stack.callback(more.close)
+
+
+def _evaluate(run: Run, reference: str) -> PreparedTest:
+    """A test's nodes and script. Raises ConfigError, HostError."""
+    evaluate = run.config.stash.get(evaluate_key, None)
+    if evaluate is not None:
+        return evaluate(reference)
+    try:
+        nixbuild = importlib.import_module("pytest_nspawn.nixbuild")
+    except ImportError:
+        problem = "NixOS tests cannot be evaluated by this version"
+        raise ConfigError(problem=problem, value=reference) from None
+    test: PreparedTest = nixbuild.evaluate_test(reference)
+    return test
+
+
+def _rewritten(tree: ast.Module, filename: str) -> types.CodeType:
+    """Code whose assertions tell what they saw, as those of a Python test do."""
+    # pytest has no public way to rewrite what is no file on the import path.
+    from _pytest.assertion.rewrite import rewrite_asserts
+
+    rewrite_asserts(tree, b"", filename)
+    return compile(tree, filename, "exec", dont_inherit=True)
+
+
+class Parts:
+    """The subtests of one script."""
+
+    def __init__(self, subtests: pytest.Subtests, item: pytest.Item, *, keep_going: bool) -> None:
+        self.keep_going = keep_going
+        self._subtests = subtests
+        self._item = item
+        self._failed: list[tuple[BaseException, str]] = []
+
+    def subtest(self, name: str) -> Part:
+        """Report what is in a block by itself; a failure stops the script, unless it is to go on."""
+        return Part(self, name, self._subtests.test(msg=name))
+
+    def ended(self, name: str, seconds: float, error: BaseException | None) -> str:
+        """Remember how a subtest ended, for JUnit and for the end of the script; gives its outcome."""
+        outcome = "passed"
+        if error is not None:
+            outcome = "skipped" if isinstance(error, pytest.skip.Exception) else "failed"
+            self._failed += [(error, name)] if outcome == "failed" else []
+        self._item.user_properties.append((f"subtest[{name}]", f"{outcome}, {seconds:.3f} s"))
+        return outcome
+
+    def said_already(self, error: BaseException) -> None:
+        """Raise something short in the place of a failure that a subtest has reported in full."""
+        __tracebackhide__ = True
+        name = next((name for failure, name in self._failed if failure is error), None)
+        if name is not None:
+            raise StoppedAtSubtest(f"the {SCRIPT} ends at its subtest {name!r}, which failed") from None
+
+
+class Part:
+    """One subtest. No generator: a traceback is to begin in the script."""
+
+    def __init__(self, parts: Parts, name: str, inner: contextlib.AbstractContextManager[object]) -> None:
+        self._parts = parts
+        self._name = name
+        self._inner = inner
+        self._begin = 0.0
+
+    def __enter__(self) -> None:
+        self._begin = time.monotonic()
+        self._inner.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> bool:
+        # Before its own report, which so has its property too.
+        outcome = self._parts.ended(self._name, time.monotonic() - self._begin, error)
+        swallowed = bool(self._inner.__exit__(kind, error, trace))
+        return swallowed and self._parts.keep_going and outcome == "failed"
+
+
+class StoppedAtSubtest(Failed, bdb.BdbQuit):
+    """Ends a test whose failure was reported, and debugged, when its subtest failed: no debugger opens again."""
