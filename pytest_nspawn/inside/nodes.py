@@ -106,9 +106,14 @@ class Node:
 
     def change_links(self, change: dict[str, dict[str, Any]], answered: Answered) -> None:
         """Change links by the name of their end outside the node; they stay so over its restarts."""
-        for name, how in change.items():
-            self._changed[name] = self._changed.get(name, {}) | how
-        self._wires.ask({"change": change}, answered)
+
+        def done(problem: str | None, number: int | None) -> None:
+            if problem is None:
+                for name, how in change.items():
+                    self._changed[name] = self._changed.get(name, {}) | how
+            answered(problem, number)
+
+        self._wires.ask({"change": change}, done)
 
     def remove(self, gone: Callable[[], None]) -> None:
         """Kill what runs, release root and console; calls `gone` when nothing is left."""

@@ -60,7 +60,7 @@ class Link:
         self._change("impairing", netem=netem)
 
     def _change(self, verb: str, **how: object) -> None:
-        self._context.container.wait_ready()
+        _await_links(self._context)
         with self._context.nested(f"{verb} {self.ifname}"):
             self._context.container.impair([self.ifname], **how)
 
@@ -86,7 +86,15 @@ class Links(Mapping[NetworkName, Link]):
 
     def change_all(self, verb: str, *, up: bool) -> None:
         """Pull or plug all of them at once."""
-        self._context.container.wait_ready()
+        _await_links(self._context)
         if self._links:
             with self._context.nested(verb):
                 self._context.container.impair([link.ifname for link in self._links.values()], up=up)
+
+
+def _await_links(context: Context) -> None:
+    """Wait until the node has its links, which a boot may be waiting for. Raises NotRunningError."""
+    container = context.container
+    if not container.boots:
+        container.start()
+    _ = container.leader_pid  # they are asked for as soon as there is one
