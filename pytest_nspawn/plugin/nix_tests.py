@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import bdb
 import contextlib
-import importlib
 import os
 import re
 import time
@@ -21,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.outcomes import Failed
 
-from pytest_nspawn.errors import ConfigError, NspawnError
-from pytest_nspawn.plugin.run import Run, refuse, run_key
+from pytest_nspawn.errors import NspawnError
+from pytest_nspawn.plugin.run import refuse, run_key
 
 if TYPE_CHECKING:
-    from pytest_nspawn.driver import PreparedTest
     from pytest_nspawn.machine import Machine
     from pytest_nspawn.model import Node
     from pytest_nspawn.plugin.fixtures import Nspawn
@@ -35,11 +33,6 @@ FLAKE = "flake.nix"
 
 _SHOWN = 12
 """Lines of a script that a failure shows before the one that failed."""
-
-Evaluate = Callable[[str], "PreparedTest"]
-
-evaluate_key = pytest.StashKey[Evaluate]()
-"""In `config.stash`: evaluates a test's reference (a path, or DIR#ATTRIBUTE) by another way than Nix. For tests."""
 
 _found_key = pytest.StashKey[frozenset[Path]]()
 
@@ -107,7 +100,7 @@ class NixFile(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item]:
         """One item: the script."""
-        yield NixItem.of(self, SCRIPT, str(self.path))
+        yield NixItem.of(self, SCRIPT, self.path)
 
 
 class FlakeFile(NixFile):
@@ -134,11 +127,11 @@ class FlakeFile(NixFile):
 class NixItem(pytest.Function):
     """One testScript."""
 
-    reference: str
+    reference: Path | str
 
     @classmethod
-    def of(cls, parent: pytest.Collector, name: str, reference: str) -> NixItem:
-        """The item of a test's reference."""
+    def of(cls, parent: pytest.Collector, name: str, reference: Path | str) -> NixItem:
+        """The item of a test: its file, or a flake with an attribute."""
         item: NixItem = cls.from_parent(parent, name=name, callobj=_run)
         item.reference = reference
         return item
@@ -185,7 +178,7 @@ def _nspawn_script(
     item = request.node
     run = item.config.stash[run_key]
     try:
-        test = _evaluate(run, item.reference)
+        test = nspawn.nix_test(item.reference)
         verdict = driver.judge(test)
         if not verdict.can_run:
             raise pytest.skip.Exception(verdict.reason, _use_item_location=True)
@@ -226,20 +219,6 @@ def _nspawn_script(
     with contextlib.ExitStack() as stack:
         stack.callback(live.close)
         stack.callback(more.close)
-
-
-def _evaluate(run: Run, reference: str) -> PreparedTest:
-    """A test's nodes and script. Raises ConfigError, HostError."""
-    evaluate = run.config.stash.get(evaluate_key, None)
-    if evaluate is not None:
-        return evaluate(reference)
-    try:
-        nixbuild = importlib.import_module("pytest_nspawn.nixbuild")
-    except ImportError:
-        problem = "NixOS tests cannot be evaluated by this version"
-        raise ConfigError(problem=problem, value=reference) from None
-    test: PreparedTest = nixbuild.evaluate_test(reference)
-    return test
 
 
 def _rewritten(tree: ast.Module, filename: str) -> types.CodeType:

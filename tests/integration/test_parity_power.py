@@ -54,7 +54,7 @@ def pair(engine: Engine) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def served(pair: Cluster) -> Iterator[Cluster]:
+def served(pair: Cluster) -> Cluster:
     """Both nodes up, and `machine` serves what `other` can fetch."""
     machine, other = pair["machine"], pair["other"]
     pair.start_all()

@@ -38,7 +38,7 @@ class Project:
         (self.pytester.path / name).write_text(
             f"# {json.dumps(said or {})}\n{{ ... }}:\n{{\n  nodes.machine = {{ }};\n  testScript = ''\n{indented}\n  '';\n}}\n"
         )
-        self.pytester.makeconftest("from fake_engine import *\nfrom fake_nix import *\n")
+        self.pytester.makeconftest("from fake_engine import *\n")
         return self
 
     def run(self, *args: str, **outcomes: int) -> pytest.RunResult:

@@ -284,10 +284,10 @@ def test_a_script_whose_lines_are_elsewhere_is_numbered_by_itself(project: Proje
     project.nix("foo.nix", 'machine.succeed("true")\nassert machine.name == "other"')
     # As where the script comes from a function of another file.
     (project.pytester.path / "conftest.py").write_text(
-        "from fake_engine import *\nfrom fake_nix import *\nimport dataclasses\nimport fake_nix\n"
-        "from pytest_nspawn.plugin.nix_tests import evaluate_key\n"
-        "def pytest_sessionstart(session):\n"
-        "    session.config.stash[evaluate_key] = lambda ref: dataclasses.replace(fake_nix.evaluate(ref), file=None)\n"
+        "from fake_engine import *\nimport dataclasses\nimport fake_engine\n"
+        "def elsewhere(reference, evaluate=fake_engine.evaluate):\n"
+        "    return dataclasses.replace(evaluate(reference), file=None)\n"
+        "fake_engine.evaluate = elsewhere\n"
     )
     result = project.run("foo.nix", failed=1)
     result.stdout.fnmatch_lines(
