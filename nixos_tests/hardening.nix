@@ -18,7 +18,7 @@
           ProtectHome = true;
         };
         script = ''
-          id -un > /var/lib/guarded/user
+          id -u > /var/lib/guarded/user
           echo hidden > /tmp/guarded
           if touch /etc/not-allowed; then exit 1; fi
         '';
@@ -54,7 +54,9 @@
     machine.wait_for_unit("guarded.service")
 
     with subtest("a service runs as a user of its own"):
-        assert machine.succeed("cat /var/lib/guarded/user") == "guarded\n"
+        user = int(machine.succeed("cat /var/lib/guarded/user"))
+        assert 61184 <= user <= 65519, f"{user} is no dynamic user"
+        assert machine.succeed("stat --format=%u /var/lib/private/guarded") == f"{user}\n"
         machine.fail("test -e /tmp/guarded")
         machine.fail("test -e /etc/not-allowed")
 

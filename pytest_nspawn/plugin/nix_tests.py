@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest._code import Traceback
 from _pytest.outcomes import Failed
 
 from pytest_nspawn.errors import NspawnError
@@ -140,6 +141,14 @@ class NixItem(pytest.Function):
         """Where it stands: in the .nix file, not in the function that runs it."""
         # Not the name alone: pytest prints dots at the end of an ID as "::".
         return self.path, 0, f"{self.name} of {self.path.name}"
+
+    def _traceback_filter(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Traceback:
+        # As pytest does for a TestCase: what is between `t.assertEqual(...)` and its failure tells nothing.
+        found = super()._traceback_filter(excinfo)
+        ours = found.filter(lambda entry: not entry.frame.f_globals.get("__unittest"))
+        if not ours or len(ours) == len(found):
+            return found
+        return Traceback([*ours[:-1], ours[-1].with_repr_style("long")])
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
         """The failure with the script's lines near it: pytest would show the script from its beginning."""

@@ -124,6 +124,15 @@ def test_a_failed_command_ends_in_the_script(project: Project) -> None:
     result.stdout.fnmatch_lines(["*machine: commands*"])
 
 
+def test_a_failed_assertion_of_t_ends_in_the_script(project: Project) -> None:
+    project.nix("foo.nix", 'def check(value):\n    t.assertEqual(value, 7)\n\ncheck(6)')
+    result = project.run("foo.nix", failed=1)
+    result.stdout.fnmatch_lines(
+        [">   check(6)", ">       t.assertEqual(value, 7)", "E       AssertionError: 6 != 7", "foo.nix:7: *"]
+    )
+    result.stdout.no_fnmatch_line("*unittest*")
+
+
 def test_a_syntax_error_is_told_at_its_line(project: Project) -> None:
     project.nix("foo.nix", 'machine.succeed("true")\nif True\n')
     result = project.run("foo.nix", errors=1)
