@@ -82,7 +82,7 @@ class Driver:
     def __init__(
         self,
         nodes: Nodes,
-        script: Script,
+        script: Script | None = None,
         *,
         timeout: float | None = None,
         aliases: Mapping[str, str] | None = None,
@@ -93,6 +93,7 @@ class Driver:
         self.vlans = [Vlan(bridge.vlan) for bridge in naming.plan_wiring(nodes.topology).bridges]
         self.vlans.sort(key=lambda vlan: vlan.nr)
         self.polling_conditions: list[Poll] = []
+        script = script or Script(text="", filename="<testScript>", lines=())
         self.tests = script.text
         self.global_timeout = timeout
         self._surroundings = surroundings or Surroundings()

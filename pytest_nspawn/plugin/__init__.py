@@ -8,9 +8,11 @@ from __future__ import annotations
 import pytest
 
 from pytest_nspawn.plugin import collect, fixtures, hookspecs, nix_tests, options, report, shell
+from pytest_nspawn.plugin.nix_tests import Subtest
 from pytest_nspawn.plugin.run import Run, run_key
 
 __all__ = [
+    "Subtest",
     "pytest_addhooks",
     "pytest_addoption",
     "pytest_configure",

@@ -15,7 +15,7 @@ import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from _pytest._code import Traceback
@@ -170,6 +170,20 @@ def _is_script(entry: Any) -> bool:
 
 
 # What runs
+
+
+class Subtest(Protocol):
+    """What the fixture `subtest` gives."""
+
+    def __call__(self, name: str) -> contextlib.AbstractContextManager[object]:
+        """A part of the test, reported by itself; where it fails, the test ends, unless --nspawn-continue-subtests."""
+
+
+@pytest.fixture
+def subtest(request: pytest.FixtureRequest, subtests: pytest.Subtests) -> Subtest:
+    """A part of a test that is reported by itself, as in a testScript: `with subtest("name"): ...`."""
+    run = request.config.stash[run_key]
+    return Parts(subtests, request.node, keep_going=run.settings.continue_subtests).subtest
 
 
 def _run(_nspawn_script: Callable[[], None]) -> None:

@@ -10,6 +10,8 @@ from pytest_nspawn.plugin import evidence
 from pytest_nspawn.plugin.nix_tests import StoppedAtSubtest
 from pytest_nspawn.plugin.run import run_key
 
+_told_key = pytest.StashKey[list[BaseException]]()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
@@ -17,8 +19,16 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the sections; before teardown, so the nodes of a failed call still run."""
     report = yield
-    # A testScript that ended at a subtest: the subtest's own report told all of it.
-    told = call.excinfo is not None and isinstance(call.excinfo.value, StoppedAtSubtest)
-    if report.failed and not told:
+    if report.failed and not _is_told(item, call):
         report.sections.extend(evidence.of_failed(item.config.stash[run_key], item))
     return report
+
+
+def _is_told(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
+    """Whether a report of the test had all of it: one subtest's failure that ends the test is reported again."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    told = item.stash.setdefault(_told_key, [])
+    if error is None or isinstance(error, StoppedAtSubtest) or any(each is error for each in told):
+        return True
+    told.append(error)
+    return False

@@ -125,7 +125,7 @@ def test_a_failed_command_ends_in_the_script(project: Project) -> None:
 
 
 def test_a_failed_assertion_of_t_ends_in_the_script(project: Project) -> None:
-    project.nix("foo.nix", 'def check(value):\n    t.assertEqual(value, 7)\n\ncheck(6)')
+    project.nix("foo.nix", "def check(value):\n    t.assertEqual(value, 7)\n\ncheck(6)")
     result = project.run("foo.nix", failed=1)
     result.stdout.fnmatch_lines(
         [">   check(6)", ">       t.assertEqual(value, 7)", "E       AssertionError: 6 != 7", "foo.nix:7: *"]

@@ -23,7 +23,7 @@ FLOORS = (
     ("shell", "bus", "console", "launch", "container"),
     ("diagnostics", "machine"),
     ("cluster", "driver"),
-    ("plugin", "__main__"),
+    ("plugin", "cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -45,6 +45,7 @@ PEERS = {
     ("container", "bus"),
     ("container", "console"),
     ("container", "shell"),
+    ("__main__", "cli"),
 }
 
 # Inside the sandbox everything is imported before a namespace is entered: so little, and no more.
