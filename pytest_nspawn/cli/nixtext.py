@@ -184,17 +184,16 @@ def _set_body(tokens: Sequence[Token], start: int, end: int) -> tuple[int, int] 
     return None
 
 
-def _stands_alone(tokens: Sequence[Token]) -> bool:
+def _stands_alone(tokens: Sequence[Token], outside: frozenset[str] = frozenset()) -> bool:
     """Whether every name is one of Nix's own, or bound in the text itself; where that is not sure, no."""
-    bound = _bound(tokens)
+    bound = outside | _bound(tokens)
     for index, token in enumerate(tokens):
         before = tokens[index - 1].text if index else ""
         after = tokens[index + 1].text if index + 1 < len(tokens) else ""
         if token.kind == "path" or token.text == "with":
             return False
         if token.kind == "string":
-            used = re.findall(r"\$\{\s*([A-Za-z_][\w'-]*)", token.text)
-            if not set(used) <= bound | _BUILT_IN:
+            if not all(_stands_alone(list(_tokens(text)), bound) for text in _antiquotations(token.text)):
                 return False
         elif token.kind == "name" and token.text not in _KEYWORDS | _BUILT_IN and before != ".":
             is_attribute = after == "=" or (after == "." and _names_attribute(tokens, index))
@@ -203,13 +202,28 @@ def _stands_alone(tokens: Sequence[Token]) -> bool:
     return True
 
 
+def _antiquotations(string: str) -> Iterator[str]:
+    """What stands between `${` and `}` in a string."""
+    escapes = ("''$", "'''") if string.startswith("''") else ("\\$", "\\\\")
+    position = 2 if string.startswith("''") else 1
+    while position < len(string):
+        if string.startswith(escapes, position):
+            position += len(escapes[0])
+        elif string.startswith("${", position):
+            end = _end_of_antiquotation(string, position + 2)
+            yield string[position + 2 : end - 1]
+            position = end
+        else:
+            position += 1
+
+
 def _names_attribute(tokens: Sequence[Token], index: int) -> bool:
     path, after = _path(tokens, index, len(tokens))
     begins = index == 0 or tokens[index - 1].text in ("{", ";")
     return bool(path) and begins and after < len(tokens) and tokens[after].text == "="
 
 
-def _bound(tokens: Sequence[Token]) -> set[str]:
+def _bound(tokens: Sequence[Token]) -> frozenset[str]:
     """Names that functions of the text take, and that its `let`s bind."""
     bound: set[str] = set()
     lets = 0
@@ -221,4 +235,4 @@ def _bound(tokens: Sequence[Token]) -> set[str]:
         if token.text == "}" and after in (":", "@"):
             opening = max(place for place in range(index) if tokens[place].text == "{")
             bound |= {each.text for each in tokens[opening:index] if each.kind == "name"}
-    return bound
+    return frozenset(bound)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from pytest_nspawn.cli import common
+from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.model import Node, Topology
 
 
@@ -26,6 +28,8 @@ def add(commands: Any) -> None:
 
 
 def _shell(options: argparse.Namespace) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError(problem="a shell needs a terminal", hint="run this in one, without pipes")
     topology = Topology({options.name: Node(options.config)})
     with (
         common.engine(options, image=options.image) as engine,

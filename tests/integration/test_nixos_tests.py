@@ -1,0 +1,115 @@
+"""Our own NixOS tests, run unchanged: on the stand-in for nixpkgs, and on a real one where there is one.
+
+NSPAWN_TEST_NIXPKGS names a real nixpkgs. Each is one run of pytest over all files, whose outcomes the tests look up.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).resolve().parents[2]
+FILES = sorted(path for path in (HOME / "nixos_tests").glob("*.nix") if path.name != "make-test.nix")
+SPECIAL = ("failing.nix", "needs-vm.nix")
+
+pytestmark = pytest.mark.usefixtures("can_boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What JUnit's file says of a test: `passed`, `failed`, `skipped` or `error`, why, and its properties."""
+
+    verdict: str
+    text: str
+    properties: Mapping[str, str]
+
+
+def run_all(nixpkgs: str, directory: Path) -> dict[str, Outcome]:
+    """One run of pytest over all files; outcomes by file."""
+    ini = directory / "pytest.ini"
+    ini.write_text("[pytest]\n")
+    report = directory / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-c", str(ini), "--rootdir", str(HOME), "-p", "no:cacheprovider"]
+    command += ["--nspawn-nixpkgs", nixpkgs, "--nspawn-keep", "never", "--junitxml", str(report)]
+    finished = subprocess.run(
+        [*command, *map(str, FILES)], cwd=directory, capture_output=True, text=True, check=False, timeout=1500
+    )
+    assert report.exists(), finished.stdout + finished.stderr
+    outcomes = {}
+    for case in ET.parse(report).iter("testcase"):
+        found = next((kind for kind in ("error", "failure", "skipped") if case.find(kind) is not None), None)
+        element = case.find(found) if found is not None else None
+        outcomes[str(case.get("classname")).rpartition("nixos_tests.")[2]] = Outcome(
+            {"failure": "failed", None: "passed"}.get(found, found or ""),
+            "" if element is None else f"{element.get('message')}\n{element.text}",
+            {str(each.get("name")): str(each.get("value")) for each in case.iter("property")},
+        )
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def on_standin(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    return run_all(str(standin), tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture(scope="session")
+def on_nixos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    nixpkgs = os.environ.get("NSPAWN_TEST_NIXPKGS")
+    if not nixpkgs:
+        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs")
+    return run_all(nixpkgs, tmp_path_factory.mktemp("nixos"))
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(FILES) >= 15
+
+
+@pytest.mark.parametrize("file", [path.name for path in FILES if path.name not in SPECIAL])
+def test_on_the_stand_in(on_standin: dict[str, Outcome], file: str) -> None:
+    outcome = on_standin[file]
+    assert outcome.verdict == "passed", outcome.text
+
+
+@pytest.mark.parametrize("file", [path.name for path in FILES if path.name not in SPECIAL])
+def test_on_nixos(on_nixos: dict[str, Outcome], file: str) -> None:
+    outcome = on_nixos[file]
+    assert outcome.verdict == "passed", outcome.text
+
+
+def test_a_failing_one_fails_where_it_says(on_standin: dict[str, Outcome]) -> None:
+    outcome = on_standin["failing.nix"]
+    lines = (HOME / "nixos_tests" / "failing.nix").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if "forty-two" in line)
+    assert outcome.verdict == "failed"
+    assert f"failing.nix:{number}: AssertionError" in outcome.text
+    assert "'forty-one' == 'forty-two'" in outcome.text
+    assert {name: value.partition(",")[0] for name, value in outcome.properties.items()} == {
+        "subtest[this one is well]": "passed",
+        "subtest[this one is not]": "failed",
+    }
+
+
+def test_one_that_needs_a_virtual_machine_is_skipped_and_says_why(on_standin: dict[str, Outcome]) -> None:
+    outcome = on_standin["needs-vm.nix"]
+    assert outcome.verdict == "skipped"
+    for reason in ("boot.kernelModules", "virtualisation.qemu", "screenshot()", "send_key()"):
+        assert reason in outcome.text
+
+
+def test_subtests_are_properties(on_standin: dict[str, Outcome]) -> None:
+    properties = on_standin["subtests.nix"].properties
+    assert list(properties) == [
+        "subtest[the machine boots]",
+        "subtest[number 1 is there]",
+        "subtest[number 2 is there]",
+        "subtest[number 3 is there]",
+        "subtest[there is no other]",
+    ]
+    assert all(value.startswith("passed, ") for value in properties.values())
