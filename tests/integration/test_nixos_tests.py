@@ -5,7 +5,6 @@ NSPAWN_TEST_NIXPKGS names a real nixpkgs. Each is one run of pytest over all fil
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
 
 HOME = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (HOME / "nixos_tests").glob("*.nix") if path.name != "make-test.nix")
@@ -61,10 +62,12 @@ def on_standin(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.fixture(scope="session")
 def on_nixos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    nixpkgs = os.environ.get("NSPAWN_TEST_NIXPKGS")
-    if not nixpkgs:
+    nixpkgs = given_nixpkgs()
+    if nixpkgs is None:
         pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs")
-    return run_all(nixpkgs, tmp_path_factory.mktemp("nixos"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+        return run_all(str(prepare(nixpkgs)), tmp_path_factory.mktemp("nixos"))
 
 
 def test_there_are_enough_of_them() -> None:
