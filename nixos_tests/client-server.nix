@@ -25,6 +25,7 @@
     { nodes, ... }:
     ''
       start_all()
+      server.wait_for_unit("web.service")
       server.wait_for_open_port(80)
       client.wait_for_unit("multi-user.target")
       assert client.succeed("curl --fail --silent http://server/") == "served\n"

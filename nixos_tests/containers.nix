@@ -24,6 +24,7 @@
     machine.wait_for_unit("multi-user.target")
     assert sorted(each.name for each in machines) == ["box", "machine"]
     # Both kinds are numbered together, by name.
+    machine.wait_for_unit("web.service")
     machine.wait_for_open_port(80)
     box.wait_until_succeeds("curl --fail --silent --max-time 2 http://192.168.1.2/hostname", timeout=30)
     assert box.succeed("curl --fail --silent http://machine/hostname") == "machine\n"

@@ -35,9 +35,9 @@
 
   testScript = ''
     start_all()
-    walled.wait_for_open_port(80)
-    walled.wait_for_open_port(8080)
-    unwalled.wait_for_open_port(8080)
+    for machine_, unit, port in ((walled, "open", 80), (walled, "closed", 8080), (unwalled, "open", 8080)):
+        machine_.wait_for_unit(f"{unit}.service")
+        machine_.wait_for_open_port(port)
     attacker.wait_for_unit("multi-user.target")
 
     attacker.succeed("curl --fail --silent --max-time 5 http://walled/")

@@ -69,6 +69,7 @@ in
         for machine_ in inside, outside:
             machine_.wait_for_unit("way.service")
         router.wait_for_unit("forward.service")
+        outside.wait_for_unit("web.service")
         outside.wait_for_open_port(80)
         fetch = "curl --fail --silent --max-time 2 http://192.168.2.2/hostname"
         assert inside.wait_until_succeeds(fetch, timeout=30) == "outside\n"

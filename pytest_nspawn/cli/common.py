@@ -27,7 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_test(parser: argparse.ArgumentParser) -> None:
     """The argument that names a NixOS test."""
     parser.add_argument(
-        "test", metavar="FILE", help="foo.nix, flake.nix::checks.x86_64-linux.foo or .#checks.x86_64-linux.foo"
+        "test",
+        metavar="FILE",
+        help="foo.nix, flake.nix::checks.x86_64-linux.foo or .#checks.x86_64-linux.foo",
     )
     add_options(parser)
 
@@ -59,7 +61,9 @@ def reference(text: str) -> Path | str:
     path = Path(place).absolute()
     if not path.exists():
         raise ConfigError(
-            problem="there is no such file", value=text, hint="name a .nix file, or DIR#checks.x86_64-linux.NAME"
+            problem="there is no such file",
+            value=text,
+            hint="name a .nix file, or DIR#checks.x86_64-linux.NAME",
         )
     if path.name == FLAKE:
         hint = f"say {place}::checks.x86_64-linux.NAME (`nix flake show` lists them)"

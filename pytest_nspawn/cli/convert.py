@@ -45,7 +45,10 @@ def add(commands: Any) -> None:
     )
     common.add_test(parser)
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="the file to write, - for stdout (default: test_NAME.py beside the test)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="the file to write, - for stdout (default: test_NAME.py beside the test)",
     )
     parser.add_argument("--force", action="store_true", help="write over a file that is there")
     parser.set_defaults(run=_convert)
@@ -65,7 +68,9 @@ def _convert(options: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     if output.exists() and not options.force:
-        raise ConfigError(problem="there is a file already", value=str(output), hint="say -o FILE, or --force")
+        raise ConfigError(
+            problem="there is a file already", value=str(output), hint="say -o FILE, or --force"
+        )
     output.write_text(text, encoding="utf-8")
     print(f"wrote {os.path.relpath(output)}")
     return 0
@@ -84,7 +89,11 @@ def converted(test: PreparedTest, reference: Path | str, directory: Path) -> str
     ]
     if any("from_test" in text for text in configs.values()):
         assert isinstance(reference, Path)  # a flake's nodes are never imported from a file
-        parts += [f"NIX_FILE = Path(__file__).parent / {_quoted(os.path.relpath(reference, directory))}", "", ""]
+        parts += [
+            f"NIX_FILE = Path(__file__).parent / {_quoted(os.path.relpath(reference, directory))}",
+            "",
+            "",
+        ]
         parts += [_IMPORT.rstrip(), ""]
     parts += ["", _mark(configs), f"def test_{_word(test.name)}({_arguments(rewritten, names)}) -> None:"]
     parts += [rewritten.body.rstrip() or "    pass"]
@@ -115,7 +124,10 @@ def _nix_literal(text: str) -> str:
 
 
 def _mark(configs: Mapping[str, str]) -> str:
-    lines = ["@pytest.mark.nodes(", "    start=False,  # as in the NixOS driver: a node boots when it is started, or sent a command"]
+    lines = [
+        "@pytest.mark.nodes(",
+        "    start=False,  # as in the NixOS driver: a node boots when it is started, or sent a command",
+    ]
     dashed = {}
     for name, config in configs.items():
         if name.isidentifier() and name not in ("start", "scope"):

@@ -76,7 +76,9 @@ def _prompt(symbols: dict[str, Any], nodes: Cluster) -> None:
         readline.set_completer(rlcompleter.Completer(symbols).complete)
         readline.parse_and_bind("tab: complete")
     names = ", ".join(naming.identifier(name) for name in nodes)
-    banner = f"Nodes: {names}. `start_all(); test_script()` runs the test, dir() lists all names, Ctrl-D ends."
+    banner = (
+        f"Nodes: {names}. `start_all(); test_script()` runs the test, dir() lists all names, Ctrl-D ends."
+    )
     code.InteractiveConsole(_without_dunder_main(symbols)).interact(banner=banner, exitmsg="")
 
 

@@ -11,7 +11,22 @@ from dataclasses import dataclass
 
 _KEYWORDS = frozenset(["if", "then", "else", "let", "in", "with", "rec", "inherit", "assert", "or"])
 _BUILT_IN = frozenset(
-    ["true", "false", "null", "builtins", "toString", "map", "throw", "abort", "import", "removeAttrs", "baseNameOf", "dirOf", "isNull", "derivation"]
+    [
+        "true",
+        "false",
+        "null",
+        "builtins",
+        "toString",
+        "map",
+        "throw",
+        "abort",
+        "import",
+        "removeAttrs",
+        "baseNameOf",
+        "dirOf",
+        "isNull",
+        "derivation",
+    ]
 )
 _OPEN, _CLOSE = "([{", ")]}"
 

@@ -67,10 +67,14 @@ def rewrite(script: str, nodes: Sequence[str], host_names: Mapping[str, str]) ->
         raise ConfigError(problem=problem, value=(error.text or "").strip() or None) from None
     _refuse(tree)
     assigned = {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del)
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del)
     } | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     names = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in assigned
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in assigned
     ]
     used = frozenset(node.id for node in names)
     driver = [name for name in _DRIVER if name in used]
@@ -85,9 +89,11 @@ def rewrite(script: str, nodes: Sequence[str], host_names: Mapping[str, str]) ->
     identifiers = {naming.identifier(name) for name in nodes} | {"machine"}
     return Rewritten(
         body="\n".join([*(f"{_MARGIN}{line}" for line in prologue), body]).strip("\n"),
-        used=used | {naming.identifier(host_names[name]) for name in host_names if naming.identifier(name) in used},
+        used=used
+        | {naming.identifier(host_names[name]) for name in host_names if naming.identifier(name) in used},
         nodes_used=bool(used & identifiers) or any(naming.identifier(name) in used for name in host_names),
-        needs_nodes=needs_driver or any(text.startswith("nodes.") and name in used for name, text in _EXPRESSIONS.items()),
+        needs_nodes=needs_driver
+        or any(text.startswith("nodes.") and name in used for name, text in _EXPRESSIONS.items()),
         needs_driver=needs_driver,
         modules=frozenset({"unittest"} if "t" in used else ()),
     )
@@ -122,7 +128,9 @@ def _expressions(names: Iterable[ast.Name], lines: Sequence[bytes]) -> tuple[lis
     for node in names:
         if node.id in _EXPRESSIONS:
             if lines[node.lineno - 1].startswith(node.id.encode(), node.col_offset):
-                edits.append(_Edit(node.lineno, node.col_offset, len(node.id.encode()), _EXPRESSIONS[node.id]))
+                edits.append(
+                    _Edit(node.lineno, node.col_offset, len(node.id.encode()), _EXPRESSIONS[node.id])
+                )
             else:
                 elsewhere.add(node.id)
     return edits, sorted(elsewhere)
@@ -133,8 +141,12 @@ def _breakpoints(tree: ast.Module) -> list[_Edit]:
     found = []
     for node in ast.walk(tree):
         match node:
-            case ast.Attribute(value=ast.Name(id="debug"), attr="breakpoint", lineno=line, end_lineno=end) if line == end:
-                found.append(_Edit(line, node.col_offset, (node.end_col_offset or 0) - node.col_offset, "breakpoint"))
+            case ast.Attribute(
+                value=ast.Name(id="debug"), attr="breakpoint", lineno=line, end_lineno=end
+            ) if line == end:
+                found.append(
+                    _Edit(line, node.col_offset, (node.end_col_offset or 0) - node.col_offset, "breakpoint")
+                )
     return found
 
 

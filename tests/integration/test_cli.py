@@ -17,7 +17,9 @@ TESTS = HOME / "nixos_tests"
 pytestmark = pytest.mark.usefixtures("can_boot")
 
 
-def run(*arguments: str, cwd: Path, text: str = "", module: str = "pytest_nspawn") -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, text: str = "", module: str = "pytest_nspawn"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
@@ -49,7 +51,10 @@ def test_explain(standin: Path, project: Path) -> None:
     bad = run("explain", "--nixpkgs", str(standin), "needs-vm.nix", cwd=project)
     assert bad.returncode == 1
     assert bad.stdout.splitlines()[0] == "needs-vm: needs a virtual machine:"
-    for line in ("node machine: boot.kernelModules", "needs-vm.nix:14: screenshot() (a container has no screen)"):
+    for line in (
+        "node machine: boot.kernelModules",
+        "needs-vm.nix:14: screenshot() (a container has no screen)",
+    ):
         assert f"  - {line}" in bad.stdout.splitlines()
 
 
@@ -94,7 +99,9 @@ def test_interact_shows_where_a_script_failed_and_goes_on(standin: Path, project
 
 def test_interact_completes_names_and_gives_a_shell(standin: Path, project: Path) -> None:
     command = f"-m pytest_nspawn interact --nixpkgs {standin} web.nix"
-    child = pexpect.spawn(sys.executable, command.split(), cwd=str(project), timeout=120, dimensions=(50, 200))
+    child = pexpect.spawn(
+        sys.executable, command.split(), cwd=str(project), timeout=120, dimensions=(50, 200)
+    )
     child.expect(">>> ")
     child.send("machine.wait_for_open_unix_s\t")
     child.expect_exact("machine.wait_for_open_unix_socket(")
@@ -140,20 +147,33 @@ def test_shell_needs_a_terminal(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["client-server", "relay", "globals", "names", "polling", "subtests", "called", "containers"])
+@pytest.mark.parametrize(
+    "name", ["client-server", "relay", "globals", "names", "polling", "subtests", "called", "containers"]
+)
 def test_convert_writes_a_file_that_does_the_same(standin: Path, project: Path, name: str) -> None:
     said = run("convert", "--nixpkgs", str(standin), f"{name}.nix", cwd=project)
     assert said.returncode == 0, said.stderr
     file = f"test_{name.replace('-', '_')}.py"
     assert said.stdout == f"wrote {file}\n"
-    ran = run("-q", "--nspawn-nixpkgs", str(standin), "-p", "no:cacheprovider", file, cwd=project, module="pytest")
+    ran = run(
+        "-q", "--nspawn-nixpkgs", str(standin), "-p", "no:cacheprovider", file, cwd=project, module="pytest"
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 passed" in ran.stdout
 
 
 def test_convert_keeps_what_fails(standin: Path, project: Path) -> None:
     run("convert", "--nixpkgs", str(standin), "failing.nix", cwd=project)
-    ran = run("-q", "--nspawn-nixpkgs", str(standin), "-p", "no:cacheprovider", "test_failing.py", cwd=project, module="pytest")
+    ran = run(
+        "-q",
+        "--nspawn-nixpkgs",
+        str(standin),
+        "-p",
+        "no:cacheprovider",
+        "test_failing.py",
+        cwd=project,
+        module="pytest",
+    )
     assert "SUBFAILED[this one is not]" in ran.stdout
     assert "touch /run/reached" not in ran.stdout
 

@@ -37,7 +37,17 @@ def run_all(nixpkgs: str, directory: Path) -> dict[str, Outcome]:
     ini = directory / "pytest.ini"
     ini.write_text("[pytest]\n")
     report = directory / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-c", str(ini), "--rootdir", str(HOME), "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(ini),
+        "--rootdir",
+        str(HOME),
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["--nspawn-nixpkgs", nixpkgs, "--nspawn-keep", "never", "--junitxml", str(report)]
     finished = subprocess.run(
         [*command, *map(str, FILES)], cwd=directory, capture_output=True, text=True, check=False, timeout=1500

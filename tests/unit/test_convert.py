@@ -74,7 +74,9 @@ def test_a_name_of_the_scripts_own_is_left_alone() -> None:
 
 
 def test_a_string_of_several_lines_keeps_them() -> None:
-    script = 'machine.succeed("""\nfirst\n  second\n""")\nif True:\n    x = (\n        "a"\n        "b"\n    )\n'
+    script = (
+        'machine.succeed("""\nfirst\n  second\n""")\nif True:\n    x = (\n        "a"\n        "b"\n    )\n'
+    )
     made = rewrite(script, ["machine"], {})
     assert '"""\nfirst\n  second\n""")' in made.body
     assert '            "a"\n            "b"\n' in made.body
@@ -92,7 +94,10 @@ def test_a_breakpoint_is_pytests() -> None:
 
 
 def test_a_host_name_is_another_name() -> None:
-    assert body("front_end.succeed('x')", "web", host_names={"front-end": "web"}).splitlines()[0] == "front_end = web"
+    assert (
+        body("front_end.succeed('x')", "web", host_names={"front-end": "web"}).splitlines()[0]
+        == "front_end = web"
+    )
 
 
 def test_a_global_in_an_f_string() -> None:
