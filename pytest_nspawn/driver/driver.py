@@ -89,7 +89,7 @@ class Driver:
         surroundings: Surroundings | None = None,
     ) -> None:
         """`aliases` are further names of nodes: their host names, where those differ."""
-        self.machines: list[Machine] = nodes.machines
+        self.machines: list[Machine] = sorted(nodes.machines, key=lambda machine: machine.name)
         self.vlans = [Vlan(bridge.vlan) for bridge in naming.plan_wiring(nodes.topology).bridges]
         self.vlans.sort(key=lambda vlan: vlan.nr)
         self.polling_conditions: list[Poll] = []

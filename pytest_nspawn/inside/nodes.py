@@ -107,11 +107,11 @@ class Node:
     def change_links(self, change: dict[str, dict[str, Any]], answered: Answered) -> None:
         """Change links by the name of their end outside the node; they stay so over its restarts."""
 
-        def done(problem: str | None, number: int | None) -> None:
+        def done(problem: str | None, number: int | None, fds: list[int]) -> None:
             if problem is None:
                 for name, how in change.items():
                     self._changed[name] = self._changed.get(name, {}) | how
-            answered(problem, number)
+            answered(problem, number, fds)
 
         self._wires.ask({"change": change}, done)
 
@@ -213,7 +213,7 @@ class Node:
             # The node may have ended already: its exit tells the rest.
             self._tell("problem", problem=f"cannot enter the node: {error}")
 
-    def _linked(self, problem: str | None, _number: int | None) -> None:
+    def _linked(self, problem: str | None, _number: int | None, _fds: list[int]) -> None:
         if problem is not None:
             self._tell("problem", problem=f"cannot make the node's links: {problem}")
 

@@ -20,7 +20,7 @@ FLOORS = (
     ("errors", "frozen", "checks", "model", "naming", "timing", "wire", "plan"),
     ("networkd", "process", "network", "cgroups", "host"),
     ("inside", "sandbox", "nixbuild", "images", "imperative"),
-    ("shell", "bus", "console", "launch", "container"),
+    ("shell", "bus", "console", "launch", "capture", "container"),
     ("diagnostics", "machine"),
     ("cluster", "driver"),
     ("plugin", "cli", "__main__"),
