@@ -5,6 +5,10 @@ NSPAWN_TEST_NIXPKGS names a real nixpkgs. Each is one run of pytest over all fil
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import platform
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -14,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_nspawn.cluster import Engine, EngineOptions
 from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
 
 HOME = Path(__file__).resolve().parents[2]
@@ -90,6 +95,7 @@ def test_on_the_stand_in(on_standin: dict[str, Outcome], file: str) -> None:
     assert outcome.verdict == "passed", outcome.text
 
 
+@pytest.mark.nixos
 @pytest.mark.parametrize("file", [path.name for path in FILES if path.name not in SPECIAL])
 def test_on_nixos(on_nixos: dict[str, Outcome], file: str) -> None:
     outcome = on_nixos[file]
@@ -126,3 +132,92 @@ def test_subtests_are_properties(on_standin: dict[str, Outcome]) -> None:
         "subtest[there is no other]",
     ]
     assert all(value.startswith("passed, ") for value in properties.values())
+
+
+FLAKE = """\
+{
+  outputs = { self }: {
+    checks.x86_64-linux.web = import ./web.nix;
+    checks.x86_64-linux.broken = throw "this check does not evaluate";
+  };
+}
+"""
+
+
+@pytest.fixture
+def flake(tmp_path: Path) -> Path:
+    (tmp_path / "flake.nix").write_text(FLAKE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "web.nix").write_text((HOME / "nixos_tests" / "web.nix").read_text())
+    return tmp_path
+
+
+def call(*arguments: str, cwd: Path, module: str = "pytest") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flake has checks for x86_64 only")
+@pytest.mark.parametrize("prefix", ["flake.nix::", ".#"])
+def test_checks_of_a_flake(standin: Path, flake: Path, prefix: str) -> None:
+    names = [f"{prefix}checks.x86_64-linux.{name}" for name in ("web", "broken", "absent")]
+    # With `=`: pytest takes any other word that is a directory for one of its arguments when it looks for the ini file.
+    said = call("-v", f"--nspawn-nixpkgs={standin}", "--nspawn-keep=never", *names, cwd=flake).stdout
+    assert "flake.nix::checks.x86_64-linux.web PASSED" in said
+    assert "this check does not evaluate" in said
+    assert "has no attribute checks.x86_64-linux.absent" in said
+    assert "1 passed, 2 errors" in said
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flake has checks for x86_64 only")
+def test_commands_on_a_check_of_a_flake(standin: Path, flake: Path) -> None:
+    options = ("--nixpkgs", str(standin), ".#checks.x86_64-linux.web")
+    assert (
+        call("explain", *options, cwd=flake, module="pytest_nspawn").stdout
+        == "web: runs as containers (machine)\n"
+    )
+    wrote = call("convert", *options, cwd=flake, module="pytest_nspawn")
+    assert wrote.stdout == "wrote test_web.py\n", wrote.stderr
+    ran = call("-q", "--nspawn-keep=never", "test_web.py", cwd=flake)
+    assert "1 passed" in ran.stdout, ran.stdout
+
+
+def test_a_manifest_runs_no_nix(standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CI builds ahead: the test's nodes, and its script, as JSON."""
+    path = tmp_path / "foo.nix"
+    path.write_text((HOME / "nixos_tests" / "web.nix").read_text())
+    with Engine(EngineOptions(nixpkgs=str(standin))) as engine:
+        test = engine.nix_test(path)
+    script = {"name": test.name, "testScript": test.script, "file": str(path)}
+    nodes = {
+        name: {
+            "system": known.system,
+            "interfaces": [dataclasses.asdict(each) for each in known.interfaces or ()],
+        }
+        for name, known in test.facts.items()
+    }
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"foo.nix": {**script, "nodes": nodes}}))
+    for program in ("nix", "nix-build", "nix-instantiate", "nix-store"):
+        (tmp_path / program).write_text("#!/bin/sh\necho 'Nix was run' >&2; exit 99\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ran = call(
+        "-q",
+        "-c",
+        os.devnull,
+        "--nspawn-keep=never",
+        "--nspawn-manifest",
+        str(manifest),
+        "foo.nix",
+        cwd=tmp_path,
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
