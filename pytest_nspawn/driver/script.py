@@ -91,7 +91,7 @@ def _align(script: Sequence[str], file: Sequence[str], line: int | None) -> tupl
     there = [_as_nix_gives(each) for each in file]
     if not any(wanted):
         return None
-    best: tuple[int, tuple[int, ...]] = (0, ())
+    best: tuple[int, int, tuple[int, ...]] = (0, 0, ())
     first = next(index for index, text in enumerate(wanted) if text)
     starts = [
         index for index, text in enumerate(there) if text == wanted[first] or _may_become(text, wanted[first])
@@ -100,10 +100,11 @@ def _align(script: Sequence[str], file: Sequence[str], line: int | None) -> tupl
         starts = sorted(starts, key=lambda index: abs(index - (line - 1 + first)))
     for start in starts[:50]:
         hits, lines = _follow(wanted, there, first, start)
-        if hits > best[0]:
-            best = hits, lines
+        spread = lines[first] - lines[-1]  # of two that hold as much, the one that is less scattered
+        if (hits, spread) > best[:2] or not best[2]:
+            best = hits, spread, lines
     content = sum(1 for text in wanted if text)
-    return best[1] if best[0] * 2 > content else None
+    return best[2] if best[0] * 3 > content else None
 
 
 def _follow(

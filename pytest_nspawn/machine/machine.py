@@ -19,12 +19,13 @@ from pytest_nspawn.machine.commands import Commands
 from pytest_nspawn.machine.console import ConsoleVerbs
 from pytest_nspawn.machine.context import LIMIT, Context, hidden, seconds_of
 from pytest_nspawn.machine.copying import Copies
+from pytest_nspawn.machine.faults import FaultMethods
 from pytest_nspawn.machine.files import Files, NodePath
 from pytest_nspawn.machine.journal import Journal
 from pytest_nspawn.machine.links import Links
 from pytest_nspawn.machine.ports import Ports
 from pytest_nspawn.machine.power import Power
-from pytest_nspawn.machine.screen import Screen
+from pytest_nspawn.machine.screen import Screen, ScreenMethods
 from pytest_nspawn.machine.unit_view import Units
 from pytest_nspawn.machine.units import UnitVerbs
 from pytest_nspawn.machine.vm_only import VmOnlyMethods
@@ -49,7 +50,7 @@ class MachineOptions:
     """The node's networks, with the name that the interface has in it."""
 
 
-class Machine(VmOnlyMethods):
+class Machine(FaultMethods, ScreenMethods, VmOnlyMethods):
     """One node. Times are seconds or a timedelta; a command to a node that does not run yet waits for its boot.
 
     Methods of the NixOS test driver have its names, arguments, defaults and results; what is ours is keyword-only or has
@@ -105,14 +106,6 @@ class Machine(VmOnlyMethods):
     def crash(self) -> None:
         """Cut the power: every process of the node ends at once. The root stays."""
         self._power.crash()
-
-    def freeze(self) -> None:
-        """Stop every process of the node where it is: it answers nothing until `thaw()`."""
-        self._power.freeze(True)
-
-    def thaw(self) -> None:
-        """Let it run on."""
-        self._power.freeze(False)
 
     def is_up(self) -> bool:
         """Whether the node is booted and takes commands."""
@@ -273,30 +266,6 @@ class Machine(VmOnlyMethods):
         """
         return self._container.console.subscribe(callback)
 
-    def get_tty_text(self, tty: str) -> str:
-        """What stands on a text terminal; the console stands in for tty 1, and there is no other."""
-        return self._screen.tty_text(tty)
-
-    def wait_until_tty_matches(self, tty: str, regexp: str, timeout: Seconds | None = LIMIT) -> None:
-        """Wait until what stands on a text terminal matches. Raises TimeoutExceeded."""
-        self._screen.wait_for_tty(tty, regexp, timeout)
-
-    def dump_tty_contents(self, tty: str) -> None:
-        """Log what stands on a text terminal."""
-        self._context.log.info("tty %s:\n%s", tty, self._screen.tty_text(tty, "dump_tty_contents"))
-
-    def wait_for_x(self, timeout: Seconds | None = LIMIT) -> None:
-        """Wait until an X server of the node takes connections. Raises TimeoutExceeded."""
-        self._screen.wait_for_x(timeout)
-
-    def get_window_names(self) -> list[str]:
-        """The names of the X server's windows; the node has to have xwininfo. Raises CommandFailed."""
-        return self._screen.windows()
-
-    def wait_for_window(self, regexp: str, timeout: Seconds | None = LIMIT) -> None:
-        """Wait until a window's name matches. Raises TimeoutExceeded."""
-        self._screen.wait_for_window(regexp, timeout)
-
     def ssh_backdoor_command(self) -> str:
         """A command for another terminal of this machine (as root) that gives a shell in the node while it runs."""
         return f"nsenter --target {self.leader_pid} --all -- /bin/sh -c 'cd /; exec /bin/sh -l'"
@@ -393,19 +362,6 @@ class Machine(VmOnlyMethods):
         It stays as long as the node does, over its restarts. Raises ConfigError where the port is in use.
         """
         return self._ports.forward(host_port, guest_port, addr)
-
-    @property
-    def links(self) -> Links:
-        """The node's links by network: `links[1].down()`, `.up()`, `.set(delay=..., loss=..., rate=...)`."""
-        return self._links
-
-    def block(self) -> None:
-        """Unplug the node from all its networks: it sees its links go down."""
-        self._links.change_all("unplugging from all networks", up=False)
-
-    def unblock(self) -> None:
-        """Plug it back."""
-        self._links.change_all("plugging into all networks", up=True)
 
     # Log and state
 

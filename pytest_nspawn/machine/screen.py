@@ -6,7 +6,7 @@ import re
 
 from pytest_nspawn.errors import ConfigError, UnsupportedError
 from pytest_nspawn.machine.commands import Commands
-from pytest_nspawn.machine.context import Context, hidden
+from pytest_nspawn.machine.context import LIMIT, Context, hidden
 from pytest_nspawn.machine.ports import Ports
 from pytest_nspawn.timing import Seconds
 
@@ -39,6 +39,10 @@ class Screen:
             )
         self._context.container.wait_ready()
         return "\n".join(self._context.container.console.tail().splitlines()[-_LINES:])
+
+    def dump(self, tty: str) -> None:
+        """Log what stands there."""
+        self._context.log.info("tty %s:\n%s", tty, self.tty_text(tty, "dump_tty_contents"))
 
     def wait_for_tty(self, tty: str, regexp: str, timeout: Seconds | None) -> None:
         """Wait until what stands there matches."""
@@ -84,3 +88,33 @@ class Screen:
         except re.error as error:
             problem = f"{method}: no regular expression ({error})"
             raise ConfigError(problem=problem, node=self._context.node, value=regexp) from error
+
+
+class ScreenMethods:
+    """The machine's methods about what is to be seen."""
+
+    _screen: Screen
+
+    def get_tty_text(self, tty: str) -> str:
+        """What stands on a text terminal; the console stands in for tty 1, and there is no other."""
+        return self._screen.tty_text(tty)
+
+    def wait_until_tty_matches(self, tty: str, regexp: str, timeout: Seconds | None = LIMIT) -> None:
+        """Wait until what stands on a text terminal matches. Raises TimeoutExceeded."""
+        self._screen.wait_for_tty(tty, regexp, timeout)
+
+    def dump_tty_contents(self, tty: str) -> None:
+        """Log what stands on a text terminal."""
+        self._screen.dump(tty)
+
+    def wait_for_x(self, timeout: Seconds | None = LIMIT) -> None:
+        """Wait until an X server of the node takes connections. Raises TimeoutExceeded."""
+        self._screen.wait_for_x(timeout)
+
+    def get_window_names(self) -> list[str]:
+        """The names of the X server's windows; the node has to have xwininfo. Raises CommandFailed."""
+        return self._screen.windows()
+
+    def wait_for_window(self, regexp: str, timeout: Seconds | None = LIMIT) -> None:
+        """Wait until a window's name matches. Raises TimeoutExceeded."""
+        self._screen.wait_for_window(regexp, timeout)

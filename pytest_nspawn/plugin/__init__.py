@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_nspawn.plugin import collect, fixtures, hookspecs, nix_tests, options, report, shell
-from pytest_nspawn.plugin.nix_tests import Subtest
+from pytest_nspawn.plugin import collect, fixtures, hookspecs, nix_tests, options, parts, report, shell
+from pytest_nspawn.plugin.parts import Subtest
 from pytest_nspawn.plugin.run import Run, run_key
 
 __all__ = [
@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     rooms = {
         "collect": collect,
         "nix_tests": nix_tests,
+        "parts": parts,
         "fixtures": fixtures,
         "report": report,
         "shell": shell,

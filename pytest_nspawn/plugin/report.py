@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_nspawn.plugin import evidence
-from pytest_nspawn.plugin.nix_tests import StoppedAtSubtest
+from pytest_nspawn.plugin.parts import StoppedAtSubtest
 from pytest_nspawn.plugin.run import run_key
 
 _told_key = pytest.StashKey[list[BaseException]]()

@@ -308,3 +308,28 @@ def test_ini_options_are_known(project: Project, tmp_path: Path) -> None:
     project.nix("foo.nix", PASSING)
     result = project.run("--help")
     result.stdout.fnmatch_lines(["*--nspawn-continue-subtests*", "*nspawn_nix_tests*"])
+
+
+def test_the_global_timeout_is_a_failure_of_the_script(project: Project) -> None:
+    project.nix("foo.nix", 'while True:\n    machine.succeed("true")', said={"timeout": 0.2})
+    result = project.run("foo.nix", failed=1)
+    result.stdout.fnmatch_lines(
+        ['>       machine.succeed("true")', "*TimeoutExceeded: *the testScript (its global time-out)*"]
+    )
+
+
+def test_the_fixture_subtest_is_for_tests_in_python_too(project: Project) -> None:
+    project.write(
+        "@pytest.mark.nodes(web=Node())\n"
+        "def test_it(web, subtest):\n"
+        "    with subtest('one'):\n        web.succeed('true')\n"
+        "    with subtest('two'):\n        assert web.name == 'other'\n"
+        "    with subtest('three'):\n        web.succeed('not reached')\n"
+    )
+    result = project.run("-v")
+    result.stdout.fnmatch_lines(["*SUBPASSED[[]one[]]*", "*SUBFAILED[[]two[]]*", "*FAILED*"])
+    assert "not reached" not in result.stdout.str().partition("web: commands")[2]
+    result = project.run("-v", "--nspawn-continue-subtests")
+    result.stdout.fnmatch_lines(["*SUBPASSED[[]three[]]*", "*contains 1 failed subtest*"])
+    text = result.stdout.str()
+    assert text.count("- web: console -") == 1
