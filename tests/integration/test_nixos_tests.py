@@ -188,7 +188,10 @@ def test_commands_on_a_check_of_a_flake(standin: Path, flake: Path) -> None:
     assert "1 passed" in ran.stdout, ran.stdout
 
 
-def test_a_manifest_runs_no_nix(standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_facts", [True, False])
+def test_a_manifest_runs_no_nix(
+    standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_facts: bool
+) -> None:
     """What CI builds ahead: the test's nodes, and its script, as JSON."""
     path = tmp_path / "foo.nix"
     path.write_text((HOME / "nixos_tests" / "web.nix").read_text())
@@ -200,6 +203,8 @@ def test_a_manifest_runs_no_nix(standin: Path, tmp_path: Path, monkeypatch: pyte
             "system": known.system,
             "interfaces": [dataclasses.asdict(each) for each in known.interfaces or ()],
         }
+        if with_facts
+        else known.system
         for name, known in test.facts.items()
     }
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
