@@ -281,6 +281,15 @@ def test_freeze_and_thaw(served: Cluster) -> None:
     assert machine.succeed("echo anew") == "anew\n"
 
 
+def test_a_cluster_with_a_frozen_node_can_be_told_about_and_closed(engine: Engine) -> None:
+    with engine.boot(Topology({"cold": Node()})) as nodes:
+        nodes["cold"].connect()
+        nodes["cold"].freeze()
+        assert "frozen" in nodes.diagnostics("cold")["cold: journal"]
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 10
+
+
 # Console and screen
 
 
