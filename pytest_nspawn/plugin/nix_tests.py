@@ -63,10 +63,8 @@ def looks_like_a_test(path: Path) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    text = re.sub(r"#.*|/\*.*?\*/", "", text, flags=re.DOTALL if "/*" in text else 0) if "#" in text else text
-    return bool(
-        re.search(r"\btestScript\b", text) and re.search(r"\b(nodes|machine|containers)\b[\w.\"-]*\s*=", text)
-    )
+    text = re.sub(r"#[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
+    return all(re.search(rf"\b({words})\b", text) for words in ("testScript", "nodes|machine|containers"))
 
 
 def _globbed(config: pytest.Config) -> frozenset[Path]:

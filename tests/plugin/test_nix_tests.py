@@ -46,6 +46,9 @@ def test_files_are_only_collected_by_a_glob(project: Project) -> None:
     project.nix("foo.nix", PASSING).nix("bar.nix", PASSING)
     (project.pytester.path / "module.nix").write_text("{ services.nginx.enable = true; }")
     (project.pytester.path / "notes.nix").write_text("# testScript and nodes = are in a comment only\n{ }")
+    (project.pytester.path / "block.nix").write_text("/* testScript nodes = */ # {\n{ nodes = 1; }")
+    bar = project.pytester.path / "bar.nix"
+    bar.write_text(f"# one\n/* two */\n{bar.read_text().partition(chr(10))[2]}")
     (project.pytester.path / "flake.nix").write_text((project.pytester.path / "bar.nix").read_text())
     assert project.run().ret == pytest.ExitCode.NO_TESTS_COLLECTED
     project.pytester.makeini("[pytest]\nnspawn_nix_tests = f*.nix **/b*.nix *.nix\n")
