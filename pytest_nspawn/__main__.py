@@ -1,4 +1,4 @@
-"""The command line: `python -m pytest_nspawn doctor` says what this machine lacks, and how to mend it."""
+"""The command line: what this machine lacks, a shell on a node, and what there is to do with existing NixOS tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_nspawn import host
+from pytest_nspawn.cli import convert, explain, interact, shell
 from pytest_nspawn.errors import NspawnError
 
 
@@ -21,12 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sandbox", choices=("auto", "root", "user"), default="auto", help="as pytest's --nspawn-sandbox"
     )
     doctor.set_defaults(run=_doctor)
+    for command in (shell, explain, convert, interact):
+        command.add(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
     except NspawnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _doctor(options: argparse.Namespace) -> int:

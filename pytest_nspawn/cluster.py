@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_nspawn import cgroups, host, naming, networkd
+from pytest_nspawn.capture import LiveNetwork
 from pytest_nspawn.container import Container
 from pytest_nspawn.diagnostics import diagnose
 from pytest_nspawn.errors import BootError, ConfigError, HostError, NspawnError
+from pytest_nspawn.frozen import FrozenMap
 from pytest_nspawn.images import Image, ImageFactory, Images
 from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
 from pytest_nspawn.machine import Machine, MachineOptions
-from pytest_nspawn.model import CommandResult, Config, Network, NetworkName, Node, NodeLike, Topology, as_node
+from pytest_nspawn.model import CommandResult, Config, NetworkName, Node, NodeLike, Topology, as_node
 from pytest_nspawn.nixbuild import Builder, Facts, Manifest, NixTest, interfaces_of, test_of, with_facts
 from pytest_nspawn.sandbox import Sandbox
 
@@ -277,6 +279,13 @@ class Cluster(Mapping[str, Machine]):
         state = options.state_dir or Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pytest-nspawn-"))
         )
+        all_networks = topology.all_networks
+        self._live = FrozenMap(
+            {
+                network: LiveNetwork(all_networks[network], bridge, sandbox, number, state)
+                for network, bridge in bridges.items()
+            }
+        )
         shared = state / "shared-xchg"
         shared.mkdir(exist_ok=True)
         shared.chmod(0o1777)  # each node has users of its own
@@ -316,7 +325,13 @@ class Cluster(Mapping[str, Machine]):
             )
             self._containers[name] = container
             machines[name] = Machine(
-                container, options=MachineOptions(tmp_dir=state, out_dir=state, on_command=options.on_command)
+                container,
+                options=MachineOptions(
+                    tmp_dir=state,
+                    out_dir=state,
+                    on_command=options.on_command,
+                    interfaces=[(link.network, link.ifname) for link in wiring.links[name]],
+                ),
             )
         return machines
 
@@ -326,9 +341,9 @@ class Cluster(Mapping[str, Machine]):
         return list(self._machines.values())
 
     @property
-    def networks(self) -> Mapping[NetworkName, Network]:
+    def networks(self) -> Mapping[NetworkName, LiveNetwork]:
         """All networks by name or VLAN number."""
-        return self.topology.all_networks
+        return self._live
 
     def __getitem__(self, name: str) -> Machine:
         return self._machines[name]

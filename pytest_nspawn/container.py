@@ -5,6 +5,7 @@ What happens to it is told by the sandbox's events, on the sandbox's thread; who
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from pytest_nspawn.bus import Bus
 from pytest_nspawn.console import Console
 from pytest_nspawn.errors import (
     BootError,
+    HostError,
     MachineError,
     NotRunningError,
     NspawnError,
@@ -29,7 +31,7 @@ from pytest_nspawn.plan import STATE
 from pytest_nspawn.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_nspawn.launch import Launch
     from pytest_nspawn.model import Node
@@ -66,6 +68,7 @@ class Container:
         self.status = ""
         self.boots = 0
         self.started_at: float | None = None
+        self.frozen = False
         self._sandbox = sandbox
         self._boot_timeout = boot_timeout
         self._changed = changed or (lambda _container, _event: None)
@@ -204,6 +207,7 @@ class Container:
         """Shut down cleanly and wait. Raises TimeoutError."""
         limit = _POWER_OFF if timeout is None else timeout
         end = time.monotonic() + limit
+        self._refuse_frozen()
         while self._running:
             boot, self._ending = self.boots, True
             self._sandbox.call("signal", node=self.number, signal=int(signal.SIGTERM))
@@ -225,9 +229,37 @@ class Container:
             self._sandbox.call("kill", node=self.number)
             self.wait_stopped(_POWER_OFF)
 
+    def freeze(self, frozen: bool) -> None:
+        """Stop every process of the node where it is, or let them run on. Raises NotRunningError."""
+        if not self._running:
+            raise NotRunningError(node=self.name)
+        self._sandbox.call("freeze", node=self.number, frozen=frozen)
+        with self._condition:
+            self.frozen = frozen
+
+    def impair(self, ifnames: Sequence[str], **how: object) -> None:
+        """Change the links of these interfaces: `up`, `netem`; they stay so over restarts.
+
+        Raises NotRunningError, and HostError where the kernel cannot do it.
+        """
+        if not self._running:
+            raise NotRunningError(node=self.name)
+        links = self._launch.links if self._launch is not None else ()
+        change = {str(link["host_ifname"]): how for link in links if link["ifname"] in ifnames}
+        try:
+            self._sandbox.call("links", node=self.number, change=change)
+        except SandboxError as error:
+            if how.get("netem") and error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+                raise HostError(
+                    problem=f"node {self.name!r}: this kernel cannot impair links: it lacks CONFIG_NET_SCH_NETEM",
+                    mend="modprobe sch_netem",
+                ) from error
+            raise
+
     def reboot(self, timeout: float | None = None) -> None:
         """Ask PID 1 to reboot, and wait until the next boot is ready."""
         self.wait_ready()
+        self._refuse_frozen()
         before = self.boots
         signal.pidfd_send_signal(self._leader_fd, _REBOOT)
         self.wait_boot(before, timeout)
@@ -247,6 +279,7 @@ class Container:
     def shell(self) -> Shell:
         """Commands, files and sockets of the boot that runs, once it is ready. Raises BootError, NotRunningError."""
         self.wait_ready()
+        self._refuse_frozen()
         with self._condition:
             if self._shell is None:
                 raise NotRunningError(node=self.name)
@@ -257,7 +290,11 @@ class Container:
     def agent(self) -> Shell | None:
         """The same without waiting, ready or not: for whoever asks why it is not. None where nothing runs."""
         with self._condition:
-            return self._shell
+            return None if self.frozen else self._shell
+
+    def _refuse_frozen(self) -> None:
+        if self.frozen:
+            raise NotRunningError(node=self.name, problem="the node is frozen; thaw() lets it run on")
 
     def _another_agent(self) -> Shell:
         """Something in the node killed the agent; the node itself may be well."""
@@ -343,6 +380,7 @@ class Container:
         self._told = False
         self.started_at = time.monotonic()
         self.boots += 1
+        self.frozen = False
         self.status = ""
 
     def _booted(self, future: Future[Reply]) -> None:

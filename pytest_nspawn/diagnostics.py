@@ -24,6 +24,9 @@ def diagnose(container: Container, history: list[CommandResult]) -> dict[str, st
         f"{name}: console": _answer(container.console.tail) if container.boots else "",
     }
     shell = container.agent()
+    if container.frozen:
+        sections[f"{name}: journal"] = "[the node is frozen: it tells nothing before thaw()]"
+        return sections
     if shell is None:
         ended = f"[the node is not running; its journal is in what is kept of it]\nstatus: {container.status}"
         sections[f"{name}: journal"] = ended if container.boots else "[the node was never started]"

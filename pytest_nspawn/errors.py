@@ -142,6 +142,7 @@ class SandboxError(NspawnError):
 
     operation: str
     problem: str
+    errno: int | None = None
 
     def __str__(self) -> str:
         return f"sandbox: {self.operation}: {self.problem}"

@@ -6,6 +6,7 @@ it): that is four to ten times as fast as looking things up first. rtnetlink(7),
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _IFA_F_NODAD = 0x02
+_ROOT = 0xFFFFFFFF
+"""TC_H_ROOT: what leaves an interface (linux/pkt_sched.h)."""
 
 
 class WiresError(OSError):
@@ -81,10 +84,32 @@ class Wires:
                 ifname=link["host_ifname"],
                 kind="veth",
                 master=self._indexes[link["bridge"]],
-                state="up",
+                state="up" if link.get("up", True) else "down",
                 peer={"ifname": link["ifname"], "address": link["mac"], "net_ns_pid": leader, **size},
                 **size,
             )
+
+    def change_link(self, name: str, *, up: bool | None = None, netem: dict[str, Any] | None = None) -> None:
+        """Pull or plug a link's end here, or let what goes to the node through a network emulator (tc-netem(8)).
+
+        An empty `netem` takes the emulator away.
+        """
+        found = self._netlink.link_lookup(ifname=name)
+        if not found:
+            raise WiresError(errno.ENODEV, f"there is no link {name}: the node is not running")
+        index = found[0]
+        if up is not None:
+            what = f"{'plug' if up else 'unplug'} the link {name}"
+            self._do(what, "link", "set", index=index, state="up" if up else "down")
+        if netem is None:
+            return
+        try:
+            self._do(f"reset the link {name}", "tc", "del", index=index, parent=_ROOT)
+        except WiresError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):  # it had no emulator
+                raise
+        if netem:
+            self._do(f"impair the link {name}", "tc", "add", kind="netem", index=index, parent=_ROOT, **netem)
 
     def _do(self, what: str, method: str, *arguments: str, **keywords: Any) -> None:
         try:

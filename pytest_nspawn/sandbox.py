@@ -202,7 +202,13 @@ class Sandbox:
                 future = self._replies.pop(message["reply"])
             if message.get("problem"):
                 wire.close_all(fds)
-                future.set_exception(SandboxError(operation=message["operation"], problem=message["problem"]))
+                future.set_exception(
+                    SandboxError(
+                        operation=message["operation"],
+                        problem=message["problem"],
+                        errno=message.get("errno"),
+                    )
+                )
             else:
                 future.set_result(Reply(fields=message, fds=fds))
         elif message["event"] == "up":

@@ -31,7 +31,7 @@ from pytest_nspawn.errors import ConfigError, NotRunningError
 from pytest_nspawn.model import CommandResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 TIMED_OUT = 124
 """The exit code of a command that outlived its limit, as timeout(1) gives it."""
@@ -39,6 +39,9 @@ TIMED_OUT = 124
 _CHUNK = 1 << 16
 _IN_MEMORY = 1 << 24
 """Bytes of an output that are kept in memory; beyond that it goes to an unlinked file."""
+
+MEANWHILE = 0.25
+"""Seconds between two calls of what watches over a command."""
 
 _TERMINATION = 0.5
 """Seconds that a command has between SIGTERM and SIGKILL."""
@@ -211,12 +214,16 @@ class Shell:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: str | bytes | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> CommandResult:
-        """Run a command until it has ended and closed its stdout; `timeout` in seconds, then the exit code is 124."""
+        """Run a command until it has ended and closed its stdout; `timeout` in seconds, then the exit code is 124.
+
+        `meanwhile` is called again and again; a command during which it raises is killed.
+        """
         begin = time.monotonic()
         data = stdin.encode() if isinstance(stdin, str) else stdin
         process = self.popen(command, user=user, env=env, cwd=cwd, stdin=data is not None)
-        with process, _Gathered(process, data or b"") as outputs:
+        with process, _Gathered(process, data or b"", meanwhile) as outputs:
             deadline = None if timeout is None else begin + timeout
             ended = outputs.gather(deadline)
             code = process.wait(0) if ended else _end(process, outputs)
@@ -396,8 +403,9 @@ def _script(command: str | tuple[str, ...], env: Mapping[str, str], cwd: str | N
 class _Gathered:
     """Reads both outputs of a process as they come, and feeds its stdin."""
 
-    def __init__(self, process: RemoteProcess, data: bytes) -> None:
+    def __init__(self, process: RemoteProcess, data: bytes, meanwhile: Callable[[], object] | None) -> None:
         self._process = process
+        self._meanwhile = meanwhile
         self._data = memoryview(data)
         self._open = {process.stdout.fileno(): 0, process.stderr.fileno(): 1}
         self._files = [tempfile.SpooledTemporaryFile(_IN_MEMORY) for _ in range(2)]  # noqa: SIM115 (closed by __exit__)
@@ -419,11 +427,16 @@ class _Gathered:
     def gather(self, deadline: float | None) -> bool:
         """Read until the process has ended and its stdout is closed; False where the deadline came first."""
         stdout = self._process.stdout.fileno()
+        due = time.monotonic() + MEANWHILE
         while not self._ended or stdout in self._open:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            events = self._poll.poll(None if left is None else left * 1000 + 1)
+            step = left if self._meanwhile is None else min(MEANWHILE, MEANWHILE if left is None else left)
+            events = self._poll.poll(None if step is None else step * 1000 + 1)
             if not events and left == 0.0:
                 return False
+            if self._meanwhile is not None and time.monotonic() >= due:
+                self._meanwhile()
+                due = time.monotonic() + MEANWHILE
             for fd, _event in events:
                 self._ready(fd)
         # What still holds stderr (a job in the background) is not waited for, but what is there is read.

@@ -8,6 +8,7 @@ or the warden closes its end. Being of one thread, it may fork; what takes long 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -172,6 +173,9 @@ class Init:
             "signal": self._signal,
             "kill": self._kill,
             "keep": self._keep,
+            "freeze": self._freeze,
+            "links": self._links,
+            "capture": self._capture,
             "remove": self._remove,
             "can_shift": self._can_shift,
             "cluster": self._cluster,
@@ -188,7 +192,7 @@ class Init:
         self._wires[message["cluster"]] = client
         self.watch(client.fileno(), client.answered)
 
-        def answer(problem: str | None) -> None:
+        def answer(problem: str | None, _number: int | None, _fds: list[int]) -> None:
             self.tell({"reply": message["id"], "operation": "make the networks", "problem": problem})
 
         client.ask({"bridges": message["bridges"]}, answer)
@@ -273,6 +277,29 @@ class Init:
     def _kill(self, message: wire.Message, _fds: list[int]) -> None:
         self._nodes[message["node"]].kill()
         self.tell({"reply": message["id"]})
+
+    def _freeze(self, message: wire.Message, _fds: list[int]) -> None:
+        self._nodes[message["node"]].freeze(message["frozen"])
+        self.tell({"reply": message["id"]})
+
+    def _links(self, message: wire.Message, _fds: list[int]) -> None:
+        def answer(problem: str | None, number: int | None, _fds: list[int]) -> None:
+            operation = "change the node's links"
+            self.tell({"reply": message["id"], "operation": operation, "problem": problem, "errno": number})
+
+        self._nodes[message["node"]].change_links(message["change"], answer)
+
+    def _capture(self, message: wire.Message, _fds: list[int]) -> None:
+        def answer(problem: str | None, number: int | None, fds: list[int]) -> None:
+            operation = "capture packets"
+            self.tell(
+                {"reply": message["id"], "operation": operation, "problem": problem, "errno": number}, fds
+            )
+
+        client = self._wires.get(message["cluster"])
+        if client is None:
+            raise FileNotFoundError(errno.ENOENT, "the network is gone with its nodes")
+        client.ask({"capture": message["ifname"]}, answer)
 
     def _remove(self, message: wire.Message, _fds: list[int]) -> None:
         node = self._nodes.pop(message["node"], None)

@@ -13,7 +13,7 @@ import signal
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_nspawn.inside import agent, linux
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_nspawn import wire
     from pytest_nspawn.inside.init import Init
-    from pytest_nspawn.inside.wires import Client
+    from pytest_nspawn.inside.wires import Answered, Client
 
 REBOOT = 133
 _CGROUP = "/sys/fs/cgroup"
@@ -51,6 +51,7 @@ class Node:
         self._status: int | None = None
         self._stale: list[str] = []
         self._when_gone: Callable[[], None] | None = None
+        self._changed: dict[str, dict[str, Any]] = {}
         self.console, self._terminal = os.openpty()
         fcntl.ioctl(self.console, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
         os.makedirs(home, mode=0o755)
@@ -95,6 +96,24 @@ class Node:
                 file.write("1")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)  # it may not have entered its group yet
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop every process of the node where it is, or let them run on (cgroup-v2, cgroup.freeze)."""
+        if not self._pid:
+            raise ProcessLookupError("the node is not running")
+        with open(f"{self._cgroup}/cgroup.freeze", "w", encoding="ascii") as file:
+            file.write("1" if frozen else "0")
+
+    def change_links(self, change: dict[str, dict[str, Any]], answered: Answered) -> None:
+        """Change links by the name of their end outside the node; they stay so over its restarts."""
+
+        def done(problem: str | None, number: int | None, fds: list[int]) -> None:
+            if problem is None:
+                for name, how in change.items():
+                    self._changed[name] = self._changed.get(name, {}) | how
+            answered(problem, number, fds)
+
+        self._wires.ask({"change": change}, done)
 
     def remove(self, gone: Callable[[], None]) -> None:
         """Kill what runs, release root and console; calls `gone` when nothing is left."""
@@ -180,14 +199,21 @@ class Node:
             self._leader = leader
             self._init.watch(self._leader_fd, self._leader_ended)
             if self._links:
-                self._wires.ask({"links": self._links, "leader": leader}, self._linked)
+                links = [
+                    {**link, "up": self._changed.get(str(link["host_ifname"]), {}).get("up", True)}
+                    for link in self._links
+                ]
+                self._wires.ask({"links": links, "leader": leader}, self._linked)
+                emulated = {name: how for name, how in self._changed.items() if how.get("netem")}
+                if emulated:
+                    self._wires.ask({"change": emulated}, self._linked)
             with self._fork_agent() as channel:
                 self._tell("leader", [self._leader_fd, channel.fileno()])
         except OSError as error:
             # The node may have ended already: its exit tells the rest.
             self._tell("problem", problem=f"cannot enter the node: {error}")
 
-    def _linked(self, problem: str | None) -> None:
+    def _linked(self, problem: str | None, _number: int | None, _fds: list[int]) -> None:
         if problem is not None:
             self._tell("problem", problem=f"cannot make the node's links: {problem}")
 

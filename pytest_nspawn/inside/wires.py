@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
     from pytest_nspawn.network import Wires
 
+    Answered = Callable[[str | None, int | None, list[int]], None]
+
+
+# linux/if_ether.h, linux/if_packet.h, asm-generic/socket.h; some have no name in Python.
+_ALL_PROTOCOLS, _SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS, _TIMESTAMPS = 0x0003, 263, 1, 1, 35
+_CAPTURE_BUFFER = 8 << 20
+"""Bytes of frames that wait to be read; the kernel gives no more than net.core.rmem_max."""
+
 
 class Client:
     """A cluster's wires, seen from init: requests go out, answers come in their order."""
@@ -30,14 +39,14 @@ class Client:
         self._socket, theirs = socket.socketpair()
         with theirs:
             wire.send(template, {}, [theirs.fileno()])
-        self._waiting: list[Callable[[str | None], None]] = []
+        self._waiting: list[Answered] = []
 
     def fileno(self) -> int:
         """What to watch for answers."""
         return self._socket.fileno()
 
-    def ask(self, request: dict[str, Any], answered: Callable[[str | None], None]) -> None:
-        """Send a request; `answered` gets None, or what went wrong."""
+    def ask(self, request: dict[str, Any], answered: Answered) -> None:
+        """Send a request; `answered` gets None, or what went wrong and its number (errno(3)), and descriptors."""
         self._waiting.append(answered)
         wire.send(self._socket, request)
 
@@ -47,9 +56,11 @@ class Client:
         if received is None:
             waiting, self._waiting = self._waiting, []
             for answer in waiting:
-                answer("the process that speaks netlink has ended")
+                answer("the process that speaks netlink has ended", None, [])
             return
-        self._waiting.pop(0)(received[0]["problem"])
+        message, fds = received
+        self._waiting.pop(0)(message["problem"], message["errno"], fds)
+        wire.close_all(fds)
 
     def close(self) -> None:
         """End the wires, their namespace and every link in it."""
@@ -93,17 +104,40 @@ def _serve(control: socket.socket, make: type[Wires]) -> NoReturn:
     with make() as wires:
         while (received := wire.receive(control)) is not None:
             request = received[0]
-            problem = None
+            problem, number = None, None
+            sockets: list[socket.socket] = []
             try:
                 if "bridges" in request:
                     wires.add_bridges(request["bridges"])
+                elif "capture" in request:
+                    sockets.append(_packet_socket(request["capture"]))
+                elif "change" in request:
+                    for name, change in request["change"].items():
+                        wires.change_link(name, **change)
                 else:
                     _without_duplicate_detection(request["leader"])
                     wires.add_links(request["links"], request["leader"])
             except OSError as error:
-                problem = str(error)
-            wire.send(control, {"problem": problem})
+                problem, number = str(error), error.errno
+            wire.send(control, {"problem": problem, "errno": number}, [each.fileno() for each in sockets])
+            for each in sockets:
+                each.close()
     os._exit(0)
+
+
+def _packet_socket(ifname: str) -> socket.socket:
+    """A socket that gets every frame of a bridge, also those between others (packet(7))."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
+    try:
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CAPTURE_BUFFER)
+        packets.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+        packets.bind((ifname, 0))
+        promiscuous = struct.pack("iHH8s", socket.if_nametoindex(ifname), _PROMISCUOUS, 0, b"")
+        packets.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, promiscuous)
+    except OSError:
+        packets.close()
+        raise
+    return packets
 
 
 def _without_duplicate_detection(leader: int) -> None:

@@ -28,8 +28,12 @@ class ShellChannel(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: str | bytes | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> CommandResult:
-        """Run a command to its end; 124 is the exit code of one that outlives `timeout` seconds."""
+        """Run a command to its end; 124 is the exit code of one that outlives `timeout` seconds.
+
+        `meanwhile` is called again and again; what it raises ends the command.
+        """
 
     def popen(
         self,
@@ -112,6 +116,12 @@ class ConsoleChannel(Protocol):
     def log(self) -> str:
         """All that it printed."""
 
+    def tail(self, limit: int = 1 << 16) -> str:
+        """The last that it printed, without escape sequences."""
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back with each line from now on; what is returned ends that."""
+
     def wait_for(self, regex: str, deadline: Deadline) -> str:
         """Wait until what it printed matches. Raises TimeoutExceeded."""
 
@@ -166,6 +176,12 @@ class ContainerChannel(Protocol):
 
     def reboot(self, timeout: float | None = None) -> None:
         """Reboot, and wait until it is ready again."""
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop every process of the node where it is, or let them run on."""
+
+    def impair(self, ifnames: Sequence[str], **how: object) -> None:
+        """Change the links of these interfaces: `up`, and what delays or loses packets. Raises HostError."""
 
     def shell(self) -> ShellChannel:
         """The shell of the boot that runs, once it is ready."""

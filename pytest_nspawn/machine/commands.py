@@ -46,7 +46,15 @@ class Commands:
         """Run a command; `polled` says that it is one try of many."""
         self._context.run_callbacks()
         shell = self._context.shell()
-        result = shell.run(command, timeout=timeout, user=user, env=env, cwd=cwd, stdin=stdin)
+        result = shell.run(
+            command,
+            timeout=timeout,
+            user=user,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            meanwhile=self._context.meanwhile(),
+        )
         self._context.record(result, polled=polled)
         return result
 

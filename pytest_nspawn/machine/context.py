@@ -26,6 +26,9 @@ HISTORY = 50
 OUTPUT_TAIL = 8 * 1024
 """Characters of each output of a command that are remembered: the last ones."""
 
+WATCHED = 0.25
+"""Seconds between two looks at the callbacks during a wait that only an event ends."""
+
 _MOMENT = 0.005
 """Seconds before a node that could not be asked is asked again: its end is told soon after it is seen."""
 
@@ -122,6 +125,10 @@ class Context:
         finally:
             self._in_callbacks.now = False
 
+    def meanwhile(self) -> Callable[[], object] | None:
+        """What is to be called again and again while something runs; None where nothing watches."""
+        return self.run_callbacks if self.callbacks else None
+
     @contextlib.contextmanager
     def nested(self, message: str, attrs: Mapping[str, str] | None = None) -> Iterator[None]:
         """Log what begins, and how long it took."""
@@ -159,6 +166,8 @@ class Context:
             try:
                 return timing.retry(guarded, timeout=seconds_of(timeout), what=what, interval=interval)
             except TimeoutExceeded as error:
+                if error.what != what:
+                    raise  # of something that watches over the test
                 raise self.timed_out(what, error.elapsed, error.limit, last()) from None
 
     def retry_once(self, attempt: Callable[[], T]) -> T | None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,14 +19,17 @@ from pytest_nspawn.machine.commands import Commands
 from pytest_nspawn.machine.console import ConsoleVerbs
 from pytest_nspawn.machine.context import LIMIT, Context, hidden, seconds_of
 from pytest_nspawn.machine.copying import Copies
+from pytest_nspawn.machine.faults import FaultMethods
 from pytest_nspawn.machine.files import Files, NodePath
 from pytest_nspawn.machine.journal import Journal
+from pytest_nspawn.machine.links import Links
 from pytest_nspawn.machine.ports import Ports
 from pytest_nspawn.machine.power import Power
+from pytest_nspawn.machine.screen import Screen, ScreenMethods
 from pytest_nspawn.machine.unit_view import Units
 from pytest_nspawn.machine.units import UnitVerbs
 from pytest_nspawn.machine.vm_only import VmOnlyMethods
-from pytest_nspawn.model import CommandResult
+from pytest_nspawn.model import CommandResult, NetworkName
 from pytest_nspawn.shell import RemoteProcess
 from pytest_nspawn.timing import Seconds
 
@@ -44,9 +46,11 @@ class MachineOptions:
     tmp_dir: Path
     out_dir: Path
     on_command: Callable[[Machine, CommandResult], None] | None = None
+    interfaces: Sequence[tuple[NetworkName, str]] = ()
+    """The node's networks, with the name that the interface has in it."""
 
 
-class Machine(VmOnlyMethods):
+class Machine(FaultMethods, ScreenMethods, VmOnlyMethods):
     """One node. Times are seconds or a timedelta; a command to a node that does not run yet waits for its boot.
 
     Methods of the NixOS test driver have its names, arguments, defaults and results; what is ours is keyword-only or has
@@ -70,6 +74,8 @@ class Machine(VmOnlyMethods):
         self._ports = Ports(context)
         self._power = Power(context)
         self._console = ConsoleVerbs(context)
+        self._screen = Screen(context, self._commands, self._ports)
+        self._links = Links(context, options.interfaces)
 
     def __repr__(self) -> str:
         state = "ready" if self.is_up() else "booting" if self._container.running else "off"
@@ -187,7 +193,7 @@ class Machine(VmOnlyMethods):
 
     def sleep(self, secs: Seconds) -> None:
         """Wait; where there is something to wait for, a `wait_for_...` is faster and surer."""
-        time.sleep(timing.seconds(secs))
+        self._power.sleep(timing.seconds(secs))
 
     # Units
 
@@ -252,6 +258,17 @@ class Machine(VmOnlyMethods):
     def wait_for_console_text(self, regex: str, timeout: Seconds | None = None) -> None:
         """Wait for a text on the console, in what no earlier call has consumed. Raises TimeoutExceeded."""
         self._console.wait_for(regex, timeout)
+
+    def watch_console(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back with each line that the node prints from now on; what is returned ends that.
+
+        It is called on the thread that reads the console, which a slow one holds up.
+        """
+        return self._container.console.subscribe(callback)
+
+    def ssh_backdoor_command(self) -> str:
+        """A command for another terminal of this machine (as root) that gives a shell in the node while it runs."""
+        return f"nsenter --target {self.leader_pid} --all -- /bin/sh -c 'cd /; exec /bin/sh -l'"
 
     def send_console(self, chars: str) -> None:
         """Type on the console."""

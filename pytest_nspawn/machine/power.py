@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from pytest_nspawn.errors import BootError, MachineError, SandboxError
-from pytest_nspawn.machine.context import Context, hidden, seconds_of
+from pytest_nspawn.machine.context import WATCHED, Context, hidden, seconds_of
 from pytest_nspawn.timing import Deadline, Seconds
 
 __tracebackhide__ = hidden
@@ -44,10 +45,18 @@ class Power:
         limit = seconds_of(timeout)
         deadline = Deadline(limit)
         with self._context.waiting(what):
-            try:
-                self._container.wait_stopped(limit)
-            except TimeoutError as error:
-                raise self._context.expired(deadline, limit, what, str(error)) from None
+            while True:
+                self._context.run_callbacks()
+                left = deadline.remaining()
+                try:
+                    self._container.wait_stopped(
+                        min(WATCHED, WATCHED if left is None else left) if self._context.callbacks else left
+                    )
+                except TimeoutError as error:
+                    if deadline.expired:
+                        raise self._context.expired(deadline, limit, what, str(error)) from None
+                else:
+                    return
 
     def reboot(self) -> None:
         """Reboot and wait until commands work again."""
@@ -59,6 +68,19 @@ class Power:
         if self._container.running:
             with self._context.nested("cutting the power"):
                 self._container.kill()
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop the node where it is, or let it run on."""
+        self._container.wait_ready()
+        with self._context.nested("freezing" if frozen else "thawing"):
+            self._container.freeze(frozen)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, and look at what watches over the test meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._context.run_callbacks()
+            time.sleep(min(left, WATCHED) if self._context.callbacks else left)
 
     def release(self) -> None:
         """Cut the power, for good."""

@@ -9,16 +9,13 @@ from collections.abc import Callable
 from pytest_nspawn.bus import UnitState
 from pytest_nspawn.errors import RequestedAssertionFailed, TimeoutExceeded
 from pytest_nspawn.machine.commands import Commands
-from pytest_nspawn.machine.context import LIMIT, Context, hidden, seconds_of
+from pytest_nspawn.machine.context import LIMIT, WATCHED, Context, hidden, seconds_of
 from pytest_nspawn.machine.journal import Journal
 from pytest_nspawn.timing import Deadline, Seconds
 
 __tracebackhide__ = hidden
 
 _ASSIGNMENT = re.compile(r"([^=\n]+)=(.*)")
-
-_WATCHED = 1.0
-"""Seconds between two looks at the callbacks during a wait that only an event ends."""
 
 
 class UnitVerbs:
@@ -106,7 +103,7 @@ class UnitVerbs:
         remaining = deadline.remaining()
         if context.callbacks:
             # A polling condition is looked at during the wait too.
-            remaining = _WATCHED if remaining is None else min(remaining, _WATCHED)
+            remaining = WATCHED if remaining is None else min(remaining, WATCHED)
 
         def look() -> bool:
             try:

@@ -17,13 +17,13 @@ class _VmOnly:
     """A method that raises UnsupportedError whatever it is given."""
 
     def __init__(self, reason: str, way_out: str) -> None:
-        self._reason = reason
+        self.reason = reason
         self._way_out = way_out
         self._name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
-        self.__doc__ = f"Raise UnsupportedError: {self._reason}; {self._way_out}."
+        self.__doc__ = f"Raise UnsupportedError: {self.reason}; {self._way_out}."
 
     def __get__(self, machine: VmOnlyMethods | None, owner: type) -> Any:
         if machine is None:
@@ -31,7 +31,7 @@ class _VmOnly:
 
         def method(*_args: Any, **_kwargs: Any) -> NoReturn:
             raise UnsupportedError(
-                node=machine.name, method=self._name, reason=self._reason, way_out=self._way_out
+                node=machine.name, method=self._name, reason=self.reason, way_out=self._way_out
             )
 
         method.__name__, method.__doc__ = self._name, self.__doc__
@@ -55,6 +55,9 @@ class VmOnlyMethods:
         _NO_QEMU, "use wait_for_unit(), wait_for_shutdown() or wait_for_console_text()"
     )
     switch_root = _VmOnly("a container has no initrd", "test the booted system: it is ready after start()")
-    ssh_backdoor_command = _VmOnly(
-        "a container has no vsock", "use shell_interact(), or pytest's --nspawn-shell"
-    )
+
+
+def vm_only_reason(method: str) -> str | None:
+    """Why a method needs a virtual machine; None for one that does not."""
+    found = vars(VmOnlyMethods).get(method)
+    return found.reason if isinstance(found, _VmOnly) else None

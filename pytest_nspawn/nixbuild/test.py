@@ -28,7 +28,11 @@ class NixTest:
         """Its nodes, as built systems, in the networks that they say."""
         nodes = {
             name: Node(
-                known.system, networks=list(dict.fromkeys(each.network for each in known.interfaces or ()))
+                known.system,
+                # None where a manifest does not say: then it is in the first network, as any node.
+                networks=None
+                if known.interfaces is None
+                else list(dict.fromkeys(each.network for each in known.interfaces)),
             )
             for name, known in self.facts.items()
         }

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_nspawn.plugin import collect, fixtures, hookspecs, options, report, shell
+from pytest_nspawn.plugin import collect, fixtures, hookspecs, nix_tests, options, parts, report, shell
+from pytest_nspawn.plugin.parts import Subtest
 from pytest_nspawn.plugin.run import Run, run_key
 
 __all__ = [
+    "Subtest",
     "pytest_addhooks",
     "pytest_addoption",
     "pytest_configure",
@@ -44,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[run_key] = run = Run(config, settings)
     rooms = {
         "collect": collect,
+        "nix_tests": nix_tests,
+        "parts": parts,
         "fixtures": fixtures,
         "report": report,
         "shell": shell,

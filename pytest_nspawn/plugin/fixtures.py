@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ from pytest_nspawn.plugin.run import Run, refuse, run_key
 
 if TYPE_CHECKING:
     from pytest_nspawn.cluster import Cluster
+    from pytest_nspawn.driver import PreparedTest
     from pytest_nspawn.machine import Machine
 
 
@@ -50,16 +51,30 @@ class Nspawn:
             raise
         live.close()
 
-    def start(self, topology: Topology, request: ClusterRequest | None = None) -> LiveCluster:
+    def start(
+        self, topology: Topology, request: ClusterRequest | None = None, *, start: bool = True
+    ) -> LiveCluster:
         """Begin to boot a topology, and return at once. Raises ConfigError, HostError, SandboxError."""
+        run = self._run
+        with self._asking() as (engine, directories):
+            start = start if request is None else request.start
+            cluster = engine.boot(topology, directories=directories, start=start)
+        return LiveCluster(run, cluster, request, self._directory)
+
+    def nix_test(self, reference: Path | str) -> PreparedTest:
+        """Evaluate and build an existing NixOS test. Raises NixError, ConfigError, HostError."""
+        with self._asking() as (engine, directories):
+            return engine.nix_test(reference, directories=directories)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[tuple[seams.Engine, Sequence[Path]]]:
+        """The engine, and where paths are looked up; errors name the test, or skip it where that was asked for."""
         run, item = self._run, self._run.item
         beside = item.path.parent if item is not None else run.config.rootpath
-        directories = (beside, run.config.rootpath)
         try:
             if self._engine is None:
                 self._engine = seams.make_engine(run)
-            start = request is None or request.start
-            cluster = self._engine.boot(topology, directories=directories, start=start)
+            yield self._engine, (beside, run.config.rootpath)
         except HostError as error:
             if run.settings.skip_unavailable:
                 raise pytest.skip.Exception(str(error)) from None
@@ -67,7 +82,6 @@ class Nspawn:
         except ConfigError as error:
             error.test = error.test or (item.nodeid if item is not None else None)
             raise
-        return LiveCluster(run, cluster, request, self._directory)
 
     def close(self) -> None:
         """Stop the engine, if there ever was one."""

@@ -35,6 +35,7 @@ class Settings:
     boot_timeout: float | None = None
     timeout_factor: float = 1.0
     full_boot: bool = False
+    continue_subtests: bool = False
 
 
 _CHOICES = {
@@ -84,6 +85,12 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--nspawn-full-boot", action="store_true", default=None, help=full_boot)
     parser.addini("nspawn_full_boot", full_boot, type="bool", default=False)
+    go_on = "a failed subtest does not end the testScript of a NixOS test"
+    group.addoption("--nspawn-continue-subtests", action="store_true", default=None, help=go_on)
+    parser.addini("nspawn_continue_subtests", go_on, type="bool", default=False)
+    parser.addini(
+        "nspawn_nix_tests", "NixOS tests to collect: globs of .nix files, relative to this file", type="args"
+    )
     group.addoption(
         "--nspawn-shell",
         action="store_true",
@@ -101,7 +108,6 @@ def read_settings(config: pytest.Config) -> Settings:
     shell = bool(config.getoption("nspawn_shell"))
     if shell and (config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")):
         raise pytest.UsageError("--nspawn-shell needs a terminal of its own: leave it out, or run without -n")
-    full_boot = config.getoption("nspawn_full_boot")
     return Settings(
         image=_image(config),
         nixpkgs=_nixpkgs(config),
@@ -113,7 +119,8 @@ def read_settings(config: pytest.Config) -> Settings:
         shell=shell,
         boot_timeout=_positive(config, "boot_timeout"),
         timeout_factor=_positive(config, "timeout_factor") or 1.0,
-        full_boot=bool(config.getini("nspawn_full_boot") if full_boot is None else full_boot),
+        full_boot=_flag(config, "full_boot"),
+        continue_subtests=_flag(config, "continue_subtests"),
     )
 
 
@@ -147,6 +154,11 @@ def _raw(config: pytest.Config, name: str) -> tuple[str | None, str, Path]:
     text = config.getini(f"nspawn_{name}")
     where = config.inipath.name if config.inipath is not None else "the ini options"
     return (None if text is None else str(text)), f"nspawn_{name} in {where}", base
+
+
+def _flag(config: pytest.Config, name: str) -> bool:
+    given = config.getoption(f"nspawn_{name}")
+    return bool(config.getini(f"nspawn_{name}") if given is None else given)
 
 
 def _choice(config: pytest.Config, name: str) -> str | None:

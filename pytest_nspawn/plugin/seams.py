@@ -18,6 +18,7 @@ from pytest_nspawn.model import CommandResult, Node, Topology
 from pytest_nspawn.plugin.options import Settings
 
 if TYPE_CHECKING:
+    from pytest_nspawn.driver import PreparedTest
     from pytest_nspawn.machine import Machine
     from pytest_nspawn.plugin.run import Run
 
@@ -79,6 +80,9 @@ class Engine(Protocol):
 
     def boot(self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True) -> Cluster:
         """Begin to boot all nodes and return at once; with `start=False`, begin nothing."""
+
+    def nix_test(self, reference: Path | str, *, directories: Sequence[Path] = ()) -> PreparedTest:
+        """An existing NixOS test, evaluated and built: its file, or a flake's reference with an attribute."""
 
     def close(self) -> None:
         """Stop whatever still runs, and the sandbox."""

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pytest_nspawn import host
-from pytest_nspawn.cluster import Engine, EngineOptions
+from pytest_nspawn.cluster import Cluster, Engine, EngineOptions
 from pytest_nspawn.errors import HostError
+from pytest_nspawn.machine import Machine
+from pytest_nspawn.model import Node, Topology
 from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
 
 from .leftovers import Leftovers, run_groups
@@ -75,3 +77,20 @@ def nix_engine(can_boot: None, nixpkgs: Path) -> Iterator[Engine]:
     """An engine that builds NixOS systems."""
     with Engine(EngineOptions(nixpkgs=str(nixpkgs))) as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def pair(engine: Engine) -> Iterator[Cluster]:
+    """Two nodes on one network, for all parity tests of a module."""
+    with engine.boot(Topology({"machine": Node(), "other": Node()})) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def machine(pair: Cluster) -> Machine:
+    return pair["machine"]
+
+
+@pytest.fixture(scope="module")
+def other(pair: Cluster) -> Machine:
+    return pair["other"]

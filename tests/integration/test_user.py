@@ -70,6 +70,7 @@ def test_an_ordinary_user_has_it_all(can_boot: None, group: Path, place: Path) -
     tests = [
         "test_life.py",
         "test_networks.py",
+        "test_parity_power.py",
         "test_images.py::test_every_option_works_on_every_image[host]",
     ]
     command = [

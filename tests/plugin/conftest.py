@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,15 @@ class Project:
             path = self.pytester.path / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(head + text)
+        return self
+
+    def nix(self, name: str, script: str, *, said: Mapping[str, object] | None = None) -> Project:
+        """A NixOS test whose evaluation is `fake_nix`; `said` is what that reads from its first comment."""
+        indented = textwrap.indent(textwrap.dedent(script).strip("\n"), "    ")
+        (self.pytester.path / name).write_text(
+            f"# {json.dumps(said or {})}\n{{ ... }}:\n{{\n  nodes.machine = {{ }};\n  testScript = ''\n{indented}\n  '';\n}}\n"
+        )
+        self.pytester.makeconftest("from fake_engine import *\n")
         return self
 
     def run(self, *args: str, **outcomes: int) -> pytest.RunResult:

@@ -1,14 +1,20 @@
 """An engine that boots nothing: it writes down what it was asked for, so that tests in other processes can read it.
 
-An inner conftest installs it: `from fake_engine import *`.
+An inner conftest installs it: `from fake_engine import *`. It evaluates a NixOS test without Nix: nodes as its first
+comment says in JSON (`# {"nodes": {"server": {...}}, "vm_only": {...}}`, a node's fields are those of `Node`), the script
+as its text has it.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +28,7 @@ from pytest_nspawn.errors import (
     NspawnError,
     RequestedAssertionFailed,
 )
-from pytest_nspawn.model import CommandResult, Topology
+from pytest_nspawn.model import CommandResult, Node, Topology
 from pytest_nspawn.plugin.seams import EngineFactory, EngineRequest, engine_factory_key
 
 __all__ = ["pytest_configure"]
@@ -50,6 +56,8 @@ class FakeMachine:
     def __init__(self, name: str, request: EngineRequest) -> None:
         self.name = name
         self.history: list[CommandResult] = []
+        self.callbacks: list[Callable[[], object]] = []
+        self.out_dir = Path()
         self.problem: str | None = None
         self.started = False
         self._request = request
@@ -74,6 +82,8 @@ class FakeMachine:
         return self.started and self.problem is None
 
     def succeed(self, command: str) -> str:
+        for callback in self.callbacks:
+            callback()
         self.start()
         if self.problem:
             problem, self.problem = self.problem, None
@@ -151,6 +161,44 @@ class FakeCluster(Mapping[str, FakeMachine]):
             raise RuntimeError("a node would not stop")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeNixTest:
+    name: str
+    topology: Topology
+    script: str
+    line: int | None = None
+    file: Path | None = None
+    vm_only: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    host_names: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+def evaluate(reference: Path | str) -> FakeNixTest:
+    reference = str(reference)
+    if record := os.environ.get("FAKE_RECORD"):
+        with Path(record).open("a") as file:
+            file.write(f"evaluate {reference.rpartition('/')[2]}\n")
+    place, _, attribute = reference.partition("#")
+    path = Path(place) / "flake.nix" if attribute else Path(place)
+    text = path.read_text()
+    first = text.partition("\n")[0].removeprefix("#").strip()
+    said: dict[str, Any] = json.loads(first) if first.startswith("{") else {}
+    if "problem" in said:
+        raise ConfigError(problem=said["problem"], value=path.name)
+    found = re.search(r"testScript\s*=.*?''\n(?P<script>.*?)\n\s*'';", text, re.DOTALL)
+    assert found is not None, text
+    nodes = {name: Node(**node) for name, node in said.get("nodes", {"machine": {}}).items()}
+    return FakeNixTest(
+        name=attribute or path.stem,
+        topology=Topology(nodes),
+        script=textwrap.dedent(found["script"]) + "\n",
+        file=path,
+        vm_only=said.get("vm_only", {}),
+        host_names=said.get("host_names", {}),
+        timeout=said.get("timeout"),
+    )
+
+
 class FakeEngine:
     def __init__(self, request: EngineRequest) -> None:
         note(f"engine {request.settings.image} {' '.join(sorted(request.image_kinds))}".rstrip())
@@ -182,6 +230,9 @@ class FakeEngine:
         if start:
             cluster.start_all()
         return cluster
+
+    def nix_test(self, reference: Path | str, *, directories: Sequence[Path] = ()) -> FakeNixTest:
+        return evaluate(reference)
 
     def close(self) -> None:
         note("engine closed")

@@ -20,10 +20,10 @@ FLOORS = (
     ("errors", "frozen", "checks", "model", "naming", "timing", "wire", "plan"),
     ("networkd", "process", "network", "cgroups", "host"),
     ("inside", "sandbox", "nixbuild", "images", "imperative"),
-    ("shell", "bus", "console", "launch", "container"),
+    ("shell", "bus", "console", "launch", "capture", "container"),
     ("diagnostics", "machine"),
-    ("cluster",),
-    ("plugin", "__main__"),
+    ("cluster", "driver"),
+    ("plugin", "cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -45,6 +45,7 @@ PEERS = {
     ("container", "bus"),
     ("container", "console"),
     ("container", "shell"),
+    ("__main__", "cli"),
 }
 
 # Inside the sandbox everything is imported before a namespace is entered: so little, and no more.

@@ -121,6 +121,12 @@ class FakeConsole:
             threading.Event().wait(0.01)
         return found[0]
 
+    def tail(self, limit: int = 1 << 16) -> str:
+        return self.text[-limit:]
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        raise NotImplementedError
+
     def send(self, text: str) -> None:
         self.typed += text
 
@@ -222,6 +228,12 @@ class LocalContainer:
         self.calls.append("reboot")
         self.begin_reboot()
         self.start()
+
+    def freeze(self, frozen: bool) -> None:
+        self.calls.append("freeze" if frozen else "thaw")
+
+    def impair(self, ifnames: Sequence[str], **how: object) -> None:
+        self.calls.append(f"impair {' '.join(ifnames)} {how}")
 
     def kill_agent(self) -> None:
         """Do to the agent what a command in the node may do; there is another one soon."""

@@ -70,7 +70,6 @@ VM_ONLY = [
     "wait_for_monitor_prompt",
     "wait_for_qmp_event",
     "switch_root",
-    "ssh_backdoor_command",
 ]
 
 

@@ -109,6 +109,12 @@ in
         account required pam_unix.so
         session required pam_unix.so
       '';
+      # `su -` asks by a name of its own (su(1)).
+      "pam.d/su-l".text = ''
+        auth sufficient pam_rootok.so
+        account required pam_unix.so
+        session required pam_unix.so
+      '';
       "pam.d/systemd-user".text = ''
         account required pam_unix.so
         session required pam_unix.so

@@ -1,0 +1,27 @@
+"""The world that a NixOS testScript expects: its globals, its logger, and its lines in the .nix file."""
+
+from __future__ import annotations
+
+from pytest_nspawn.driver.driver import Debug, Driver, Nodes, Surroundings, Vlan
+from pytest_nspawn.driver.log import ScriptLog
+from pytest_nspawn.driver.polling import Poll
+from pytest_nspawn.driver.prepared import PreparedTest
+from pytest_nspawn.driver.script import Script, locate, vm_only_calls
+from pytest_nspawn.driver.verdict import Verdict, judge, script_of
+
+__all__ = [
+    "Debug",
+    "Driver",
+    "Nodes",
+    "Poll",
+    "PreparedTest",
+    "Script",
+    "ScriptLog",
+    "Surroundings",
+    "Verdict",
+    "Vlan",
+    "judge",
+    "locate",
+    "script_of",
+    "vm_only_calls",
+]

@@ -1,0 +1,228 @@
+"""Our own NixOS tests, run unchanged: on the stand-in for nixpkgs, and on a real one where there is one.
+
+NSPAWN_TEST_NIXPKGS names a real nixpkgs. Each is one run of pytest over all files, whose outcomes the tests look up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_nspawn.cluster import Engine, EngineOptions
+from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
+
+HOME = Path(__file__).resolve().parents[2]
+FILES = sorted(path for path in (HOME / "nixos_tests").glob("*.nix") if path.name != "make-test.nix")
+SPECIAL = ("failing.nix", "needs-vm.nix")
+
+pytestmark = pytest.mark.usefixtures("can_boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What JUnit's file says of a test: `passed`, `failed`, `skipped` or `error`, why, and its properties."""
+
+    verdict: str
+    text: str
+    properties: Mapping[str, str]
+
+
+def run_all(nixpkgs: str, directory: Path) -> dict[str, Outcome]:
+    """One run of pytest over all files; outcomes by file."""
+    ini = directory / "pytest.ini"
+    ini.write_text("[pytest]\n")
+    report = directory / "report.xml"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(ini),
+        "--rootdir",
+        str(HOME),
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["--nspawn-nixpkgs", nixpkgs, "--nspawn-keep", "never", "--junitxml", str(report)]
+    finished = subprocess.run(
+        [*command, *map(str, FILES)], cwd=directory, capture_output=True, text=True, check=False, timeout=1500
+    )
+    assert report.exists(), finished.stdout + finished.stderr
+    outcomes = {}
+    for case in ET.parse(report).iter("testcase"):
+        found = next((kind for kind in ("error", "failure", "skipped") if case.find(kind) is not None), None)
+        element = case.find(found) if found is not None else None
+        outcomes[str(case.get("classname")).rpartition("nixos_tests.")[2]] = Outcome(
+            {"failure": "failed", None: "passed"}.get(found, found or ""),
+            "" if element is None else f"{element.get('message')}\n{element.text}",
+            {str(each.get("name")): str(each.get("value")) for each in case.iter("property")},
+        )
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def on_standin(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    return run_all(str(standin), tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture(scope="session")
+def on_nixos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    nixpkgs = given_nixpkgs()
+    if nixpkgs is None:
+        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+        return run_all(str(prepare(nixpkgs)), tmp_path_factory.mktemp("nixos"))
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(FILES) >= 15
+
+
+@pytest.mark.parametrize("file", [path.name for path in FILES if path.name not in SPECIAL])
+def test_on_the_stand_in(on_standin: dict[str, Outcome], file: str) -> None:
+    outcome = on_standin[file]
+    assert outcome.verdict == "passed", outcome.text
+
+
+@pytest.mark.nixos
+@pytest.mark.parametrize("file", [path.name for path in FILES if path.name not in SPECIAL])
+def test_on_nixos(on_nixos: dict[str, Outcome], file: str) -> None:
+    outcome = on_nixos[file]
+    assert outcome.verdict == "passed", outcome.text
+
+
+def test_a_failing_one_fails_where_it_says(on_standin: dict[str, Outcome]) -> None:
+    outcome = on_standin["failing.nix"]
+    lines = (HOME / "nixos_tests" / "failing.nix").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if "forty-two" in line)
+    assert outcome.verdict == "failed"
+    assert f"failing.nix:{number}: AssertionError" in outcome.text
+    assert "'forty-one' == 'forty-two'" in outcome.text
+    assert {name: value.partition(",")[0] for name, value in outcome.properties.items()} == {
+        "subtest[this one is well]": "passed",
+        "subtest[this one is not]": "failed",
+    }
+
+
+def test_one_that_needs_a_virtual_machine_is_skipped_and_says_why(on_standin: dict[str, Outcome]) -> None:
+    outcome = on_standin["needs-vm.nix"]
+    assert outcome.verdict == "skipped"
+    for reason in ("boot.kernelModules", "virtualisation.qemu", "screenshot()", "send_key()"):
+        assert reason in outcome.text
+
+
+def test_subtests_are_properties(on_standin: dict[str, Outcome]) -> None:
+    properties = on_standin["subtests.nix"].properties
+    assert list(properties) == [
+        "subtest[the machine boots]",
+        "subtest[number 1 is there]",
+        "subtest[number 2 is there]",
+        "subtest[number 3 is there]",
+        "subtest[there is no other]",
+    ]
+    assert all(value.startswith("passed, ") for value in properties.values())
+
+
+FLAKE = """\
+{
+  outputs = { self }: {
+    checks.x86_64-linux.web = import ./web.nix;
+    checks.x86_64-linux.broken = throw "this check does not evaluate";
+  };
+}
+"""
+
+
+@pytest.fixture
+def flake(tmp_path: Path) -> Path:
+    (tmp_path / "flake.nix").write_text(FLAKE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "web.nix").write_text((HOME / "nixos_tests" / "web.nix").read_text())
+    return tmp_path
+
+
+def call(*arguments: str, cwd: Path, module: str = "pytest") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flake has checks for x86_64 only")
+@pytest.mark.parametrize("prefix", ["flake.nix::", ".#"])
+def test_checks_of_a_flake(standin: Path, flake: Path, prefix: str) -> None:
+    names = [f"{prefix}checks.x86_64-linux.{name}" for name in ("web", "broken", "absent")]
+    # With `=`: pytest takes any other word that is a directory for one of its arguments when it looks for the ini file.
+    said = call("-v", f"--nspawn-nixpkgs={standin}", "--nspawn-keep=never", *names, cwd=flake).stdout
+    assert "flake.nix::checks.x86_64-linux.web PASSED" in said
+    assert "this check does not evaluate" in said
+    assert "has no attribute checks.x86_64-linux.absent" in said
+    assert "1 passed, 2 errors" in said
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flake has checks for x86_64 only")
+def test_commands_on_a_check_of_a_flake(standin: Path, flake: Path) -> None:
+    options = ("--nixpkgs", str(standin), ".#checks.x86_64-linux.web")
+    assert (
+        call("explain", *options, cwd=flake, module="pytest_nspawn").stdout
+        == "web: runs as containers (machine)\n"
+    )
+    wrote = call("convert", *options, cwd=flake, module="pytest_nspawn")
+    assert wrote.stdout == "wrote test_web.py\n", wrote.stderr
+    ran = call("-q", "--nspawn-keep=never", "test_web.py", cwd=flake)
+    assert "1 passed" in ran.stdout, ran.stdout
+
+
+@pytest.mark.parametrize("with_facts", [True, False])
+def test_a_manifest_runs_no_nix(
+    standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_facts: bool
+) -> None:
+    """What CI builds ahead: the test's nodes, and its script, as JSON."""
+    path = tmp_path / "foo.nix"
+    path.write_text((HOME / "nixos_tests" / "web.nix").read_text())
+    with Engine(EngineOptions(nixpkgs=str(standin))) as engine:
+        test = engine.nix_test(path)
+    script = {"name": test.name, "testScript": test.script, "file": str(path)}
+    nodes = {
+        name: {
+            "system": known.system,
+            "interfaces": [dataclasses.asdict(each) for each in known.interfaces or ()],
+        }
+        if with_facts
+        else known.system
+        for name, known in test.facts.items()
+    }
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"foo.nix": {**script, "nodes": nodes}}))
+    for program in ("nix", "nix-build", "nix-instantiate", "nix-store"):
+        (tmp_path / program).write_text("#!/bin/sh\necho 'Nix was run' >&2; exit 99\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ran = call(
+        "-q",
+        "-c",
+        os.devnull,
+        "--nspawn-keep=never",
+        "--nspawn-manifest",
+        str(manifest),
+        "foo.nix",
+        cwd=tmp_path,
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
