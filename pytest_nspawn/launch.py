@@ -14,7 +14,7 @@ from pytest_nspawn import plan
 from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.images.base import Image, Place
 from pytest_nspawn.model import Node
-from pytest_nspawn.naming import Link
+from pytest_nspawn.naming import Link, host_name
 from pytest_nspawn.plan import Operation
 
 LEFT_OUT: Mapping[str, str] = {
@@ -207,8 +207,9 @@ def _arguments(
         "--timezone=off",
         f"--kill-signal={image.shutdown_signal}",
         f"--directory={place.root}",
-        f"--machine={surroundings.host_name}",
-        f"--hostname={surroundings.host_name}",
+        # A NixOS system may call itself what systemd takes for no name; it sets that by itself.
+        f"--machine={host_name(surroundings.host_name)}",
+        f"--hostname={host_name(surroundings.host_name)}",
         *environment,
     ]
     if place.owner:

@@ -37,7 +37,7 @@ class Request:
     nodes: Mapping[str, NodeRequest] = field(default_factory=dict)
     peers: Mapping[str, Any] = field(default_factory=dict)
     test: Config | None = None
-    """An existing NixOS test: an absolute path, or a flake reference with an attribute."""
+    """An existing NixOS test: an absolute path (`#` and a name where it has several), or a flake reference with one."""
 
     def write(self, home: Path) -> Path:
         """Write it and the Nix texts of its nodes into a directory; gives the request's file."""
@@ -59,7 +59,7 @@ class Request:
             "nixpkgs": self.nixpkgs.data(),
             "nodes": nodes,
             "peers": self.peers,
-            "test": None if self.test is None else _config_data(self.test, home, "test"),
+            "test": None if self.test is None else _test_data(self.test),
         }
         path = home / "request.json"
         _write(path, json.dumps(data, sort_keys=True, indent=1))
@@ -123,6 +123,13 @@ def _addresses(link: Link) -> dict[str, str | int]:
         "address6": str(link.address6.ip),
         "prefix6": link.address6.network.prefixlen,
     }
+
+
+def _test_data(test: Config) -> dict[str, Any]:
+    file, _, attribute = str(test).partition("#")
+    if file.endswith(".nix"):
+        return {"path": file, "attribute": attribute} if attribute else {"path": file}
+    return {"flake": {"ref": file, "attribute": attribute}}
 
 
 def _config_data(config: Config, home: Path, name: str) -> dict[str, Any]:

@@ -68,10 +68,12 @@ class Builder:
     def test(self, reference: Config, directories: Sequence[Path]) -> NixTest:
         """Evaluate an existing NixOS test and build its nodes. Raises NixError, ConfigError, HostError.
 
-        `reference` is an absolute path, or a flake reference with an attribute.
+        `reference` is an absolute path, such a path with `#` and the name of one of its tests, or a flake reference
+        with an attribute.
         """
         request = Request(nixpkgs=self.nixpkgs(directories), test=reference)
-        file = reference if isinstance(reference, Path) else None
+        path = str(reference).partition("#")[0]
+        file = Path(path) if path.endswith(".nix") else None
         return test_of(self.result("test", request), file=file)
 
     def result(self, attribute: str, request: Request) -> dict[str, Any]:

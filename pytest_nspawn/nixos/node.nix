@@ -242,6 +242,14 @@ in
       ]
     )
 
+    # Containers of NixOS start sshd on demand; a test waits for the service.
+    (maybe [ "services" "openssh" "startWhenNeeded" ] (lib.mkOverride 900 false))
+
+    # Root logs in on the console with no password, as in a NixOS test; also, NixOS wants somebody who can.
+    (lib.optionalAttrs (has [ "users" "mutableUsers" ]) {
+      users.users.root.initialHashedPassword = lib.mkOverride 150 "";
+    })
+
     # A switch would mount /dev, /run and the like anew, which it may not in a user namespace: what is there stays.
     (lib.optionalAttrs (has [ "boot" "specialFileSystems" ]) {
       system.activationScripts.specialfs = lib.mkForce ''

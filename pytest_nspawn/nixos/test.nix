@@ -132,13 +132,24 @@ let
     if reference ? flake then fromFlake reference.flake else importScoped (/. + reference.path)
   );
 
+  # One of several tests in a file, by its name.
+  chosen =
+    if reference ? attribute then
+      definitionOf (
+        lib.attrByPath (lib.splitString "." reference.attribute)
+          (throw "this file has no test ${reference.attribute}; it has ${lib.concatStringsSep ", " (lib.attrNames definition)}")
+          definition
+      )
+    else
+      definition;
+
   isDefinition = value: builtins.isFunction value || (builtins.isAttrs value && (value ? testScript || value ? imports || value ? nodes));
   checked =
-    if isDefinition definition then
-      definition
-    else if builtins.isAttrs definition && lib.any isCaptured (lib.attrValues definition) then
-      throw "this file holds several tests (${lib.concatStringsSep ", " (lib.attrNames definition)}), and one is wanted: give each a file, or name it by a flake's checks"
-    else if builtins.isAttrs definition && (definition.type or "") == "derivation" then
+    if isDefinition chosen then
+      chosen
+    else if builtins.isAttrs chosen && lib.any isCaptured (lib.attrValues chosen) then
+      throw "this file holds several tests (${lib.concatStringsSep ", " (lib.attrNames chosen)}): name one, as in FILE.nix::NAME"
+    else if builtins.isAttrs chosen && (chosen.type or "") == "derivation" then
       throw "this is a built derivation: its caller is none of nixpkgs' own, so that its nodes cannot be seen"
     else
       throw "this is no NixOS test: it has neither nodes nor a testScript";

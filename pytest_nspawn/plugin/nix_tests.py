@@ -96,22 +96,30 @@ class NixFile(pytest.Module):
         return types.ModuleType(self.path.stem)
 
     def collect(self) -> Iterable[pytest.Item]:
-        """One item: the script."""
-        yield NixItem.of(self, SCRIPT, self.path)
+        """One item, the script; of a file with several tests those that the command line names."""
+        names = [name for name in self._asked() if name != SCRIPT]
+        for name in names:
+            yield NixItem.of(self, name, f"{self.path}#{name}")
+        if not names:
+            yield NixItem.of(self, SCRIPT, self.path)
 
-
-class FlakeFile(NixFile):
-    """A flake; each check that was asked for is an item. Which there are only Nix could tell."""
-
-    def collect(self) -> Iterable[pytest.Item]:
-        """The checks that the command line names."""
+    def _asked(self) -> list[str]:
+        """What the command line names of this file; which tests it has only Nix could tell."""
         base = self.config.invocation_params.dir
         asked = [argument.split("::") for argument in self.config.args]
-        names = [
+        return [
             words[1]
             for words in asked
             if len(words) > 1 and (base / words[0]).resolve() == self.path.resolve()
         ]
+
+
+class FlakeFile(NixFile):
+    """A flake; each check that was asked for is an item."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """The checks that the command line names."""
+        names = self._asked()
         if not names:
             raise self.CollectError(
                 f"{self.path}: which of its checks? Say pytest {FLAKE}::checks.x86_64-linux.NAME, "

@@ -152,6 +152,13 @@ def test_an_interface_has_the_name_that_the_configuration_says(nix_engine: Engin
         assert "192.168.1.1/24" in one.succeed("ip -4 addr show eth1")
 
 
+def test_a_name_that_systemd_takes_for_none(nix_engine: Engine) -> None:
+    nodes = {"one_two": Node('{ networking.hostName = "one_two"; }'), "other": Node("{ }")}
+    with nix_engine.boot(Topology(nodes)) as cluster:
+        assert cluster["one_two"].succeed("cat /etc/hostname") == "one_two\n"
+        assert "192.168.1.1" in cluster["other"].succeed("getent ahostsv4 one_two")
+
+
 def test_the_image_nixos_needs_no_config(nix_engine: Engine) -> None:
     with nix_engine.boot(Topology({"one": Node(image="nixos")})) as cluster:
         assert cluster["one"].succeed(". /etc/os-release; echo $ID") == "nixos\n"

@@ -226,3 +226,32 @@ def test_a_manifest_runs_no_nix(
         cwd=tmp_path,
     )
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+SEVERAL = """
+let
+  test = which: import ./make-test-python.nix ({ ... }: {
+    name = which;
+    nodes.machine.environment.etc.which.text = which;
+    testScript = ''
+      assert machine.succeed("cat /etc/which") == "${which}"
+    '';
+  });
+in
+{ one = test "one"; two = test "two"; }
+"""
+
+
+def test_a_file_with_several_tests(pytester: pytest.Pytester, standin: Path) -> None:
+    (pytester.path / "several.nix").write_text(SEVERAL)
+    arguments = ("-p", "no:cacheprovider", f"--nspawn-nixpkgs={standin}", "-v")
+    named = pytester.runpytest_subprocess(*arguments, "several.nix::one", "several.nix::two")
+    named.assert_outcomes(passed=2)
+    named.stdout.fnmatch_lines(["several.nix::one PASSED*", "several.nix::two PASSED*"])
+    unnamed = pytester.runpytest_subprocess(*arguments, "several.nix")
+    unnamed.assert_outcomes(errors=1)
+    unnamed.stdout.fnmatch_lines(
+        ["*this file holds several tests (one, two): name one, as in FILE.nix::NAME*"]
+    )
+    wrong = pytester.runpytest_subprocess(*arguments, "several.nix::three")
+    wrong.stdout.fnmatch_lines(["*this file has no test three; it has one, two*"])

@@ -67,6 +67,11 @@ let
           default = null;
           description = "Password as crypt(5) has it.";
         };
+        initialHashedPassword = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          description = "The same, for users who have none yet.";
+        };
       };
     };
   group =
@@ -133,7 +138,6 @@ in
         group = "root";
         home = "/root";
         shell = "/bin/bash";
-        hashedPassword = lib.mkDefault "";
       };
       nobody = {
         uid = 65534;
@@ -181,6 +185,8 @@ in
                 "$(printf %s ${lib.escapeShellArg each.password} | mkpasswd -m sha512 2>/dev/null)"
               else if each.hashedPassword != null then
                 each.hashedPassword
+              else if each.initialHashedPassword != null then
+                each.initialHashedPassword
               else
                 "!";
           in
