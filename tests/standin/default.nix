@@ -166,6 +166,7 @@ let
     busybox = applets;
     gnugrep = applets;
     gnused = applets;
+    gnutar = applets;
     netcat = applets;
     bash = program "bash" [ "bash" ];
     bashInteractive = self.bash;
@@ -173,6 +174,7 @@ let
     systemd = program "systemd" [
       "systemctl"
       "journalctl"
+      "systemd-nspawn"
     ];
     iproute = self.iproute2;
     iproute2 = program "iproute2" [
@@ -184,6 +186,7 @@ let
     util-linux = program "util-linux" [
       "findmnt"
       "mount"
+      "unshare"
     ];
     curl = program "curl" [ "curl" ];
     python3 = program "python3" [ "python3" ];
