@@ -1,34 +1,33 @@
-# What other flakes use: mkTest, mkChecks.
-{ nixpkgs, self }:
+# What other flakes use: mkTest, mkChecks. docs/flake.md tells of their arguments.
+{ nixpkgs }:
 
 let
   inherit (nixpkgs) lib;
 
-  # A path of the caller's as a store path of its own: a test is run again when it changes, not when its flake does.
-  alone = path: if builtins.isPath path then builtins.path { inherit path; name = baseNameOf path; } else path;
-  isDirectory = path: builtins.pathExists "${toString path}/.";
+  # A path as a store path of its own: its test is run again when it changes, not when anything else of its flake does.
+  alone = path: if builtins.isPath path then builtins.path { inherit path; name = nameOf path; } else path;
+  nameOf = path: lib.removePrefix "-" (builtins.replaceStrings [ "/" ] [ "" ] (baseNameOf path));
+  isDirectory = path: builtins.isAttrs path || builtins.pathExists "${toString path}/.";
 
-  # A node is what a NixOS test has: a module; or a list of modules, or a system with further modules.
-  modulesOf = nodes: lib.mapAttrs (_: node: if builtins.isList node then node else [ node ]) nodes;
+  # A node is a module, as in a NixOS test; or a list of them, one of which may be a system.
+  modulesOf = lib.mapAttrs (_: node: if builtins.isList node then node else [ node ]);
 
   mkTest =
     {
-      # The package set to build with, or the system for this flake's own nixpkgs.
+      system ? throw "mkTest: give `pkgs`, or the `system` for nixpkgs of pytest-nspawn itself",
       pkgs ? nixpkgs.legacyPackages.${system},
-      system ? throw "mkTest: say `pkgs`, or `system`",
-      name ? "nspawn-test",
-      # Names of nodes, as in @pytest.mark.nodes(web="web"), and their configurations.
+      name ? "nspawn",
       nodes ? { },
       specialArgs ? { },
-      # What pytest runs: a directory, or a file.
-      tests ? [ ],
-      # Files of existing NixOS tests, which pytest runs too.
+      tests ? null,
       nixosTests ? [ ],
-      # Further packages for the tests, of the Python that runs them, and programs on their PATH.
-      pythonPackages ? _: [ ],
-      packages ? [ ],
+      sources ? [ ],
       arguments ? [ ],
+      packages ? [ ],
+      pythonPackages ? _: [ ],
       python ? import ./environment.nix { inherit pkgs; } pythonPackages,
+      # Which of `tests`, where that is a directory. For mkChecks.
+      selected ? "",
     }:
     let
       entries = import ../pytest_nspawn/nixos/entries.nix {
@@ -37,31 +36,95 @@ let
         nixpkgs = pkgs.path;
         inherit (pkgs.stdenv.hostPlatform) system;
       };
-      tested = lib.listToAttrs (
-        map (file: lib.nameValuePair (baseNameOf file) (entries.test { path = toString file; })) nixosTests
-      );
-      given = {
-        inherit name packages;
+      named = map (path: lib.nameValuePair (nameOf path) path);
+      testsName = if isDirectory tests then "tests" else nameOf tests;
+      given = lib.optionalAttrs (tests != null) { ${testsName} = tests; };
+
+      run = import ./run.nix { inherit (pkgs) lib; inherit pkgs python; } {
+        inherit packages;
+        files = lib.mapAttrs (_: alone) (lib.listToAttrs (named sources ++ named nixosTests) // given);
         manifest =
           entries.nodes {
             inherit specialArgs;
             modules = modulesOf nodes;
           }
-          // tested;
-        files =
-          lib.listToAttrs (map (file: lib.nameValuePair (baseNameOf file) (alone file)) nixosTests)
-          // lib.optionalAttrs (tests != [ ]) (
-            if isDirectory tests then { tests = alone tests; } else { ${baseNameOf tests} = alone tests; }
+          // lib.listToAttrs (
+            map (path: lib.nameValuePair (nameOf path) (entries.test { path = toString path; })) nixosTests
           );
-        arguments = arguments ++ map baseNameOf nixosTests ++ lib.optional (tests != [ ]) (if isDirectory tests then "tests" else baseNameOf tests);
+        arguments = arguments ++ map (name: "${name}${selected}") (lib.attrNames given) ++ map nameOf nixosTests;
       };
-      run = import ./derivation.nix { inherit (pkgs) lib; inherit pkgs python; };
+      build = import ./build.nix { inherit pkgs; };
     in
-    run (given // { report = false; })
+    build {
+      inherit name run;
+      report = false;
+    }
     // {
-      report = run (given // { report = true; });
+      report = build {
+        inherit run;
+        name = "${name}-report";
+        report = true;
+      };
+      vm = import ./vm.nix { inherit pkgs; } {
+        inherit run;
+        name = "${name}-vm";
+      };
     };
+
+  isTest = path: builtins.match "test_.*\\.py|.*_test\\.py" (baseNameOf path) != null;
+
+  # The test modules of a directory, as paths from there that begin with a slash.
+  modulesIn =
+    directory:
+    let
+      below =
+        prefix:
+        lib.concatMap (
+          name:
+          let
+            path = "${prefix}/${name}";
+            kind = (builtins.readDir (directory + prefix)).${name};
+          in
+          if kind == "directory" then
+            below path
+          else if isTest path then
+            [ path ]
+          else
+            [ ]
+        ) (lib.attrNames (builtins.readDir (directory + prefix)));
+    in
+    below "";
+
+  mkChecks =
+    {
+      name ? "nspawn",
+      tests,
+      # As for mkTest, or a function from the path of a test module to that.
+      nodes ? { },
+      ...
+    }@arguments:
+    let
+      check =
+        module:
+        mkTest (
+          arguments
+          // {
+            name = "${name}-${attributeOf module}";
+            nodes = if builtins.isFunction nodes then nodes (lib.removePrefix "/" module) else nodes;
+            # With what is beside it, and without the other test modules: a change of theirs is none of this one.
+            tests = builtins.path {
+              path = tests;
+              name = "tests";
+              filter = path: _: !isTest path || toString path == toString tests + module;
+            };
+            selected = module;
+          }
+        );
+      attributeOf =
+        module: builtins.replaceStrings [ "/" ] [ "-" ] (lib.removePrefix "/" (lib.removeSuffix ".py" module));
+    in
+    lib.listToAttrs (map (module: lib.nameValuePair (attributeOf module) (check module)) (modulesIn tests));
 in
 {
-  inherit mkTest;
+  inherit mkChecks mkTest;
 }
