@@ -73,25 +73,27 @@ let
 
   isTest = path: builtins.match "test_.*\\.py|.*_test\\.py" (baseNameOf path) != null;
 
-  # The test modules of a directory, as paths from there that begin with a slash.
+  # The test modules of a directory, as paths from there.
   modulesIn =
     directory:
     let
       below =
         prefix:
+        let
+          entries = builtins.readDir (directory + "/${prefix}");
+        in
         lib.concatMap (
           name:
           let
-            path = "${prefix}/${name}";
-            kind = (builtins.readDir (directory + prefix)).${name};
+            path = prefix + name;
           in
-          if kind == "directory" then
-            below path
+          if entries.${name} == "directory" then
+            below "${path}/"
           else if isTest path then
             [ path ]
           else
             [ ]
-        ) (lib.attrNames (builtins.readDir (directory + prefix)));
+        ) (lib.attrNames entries);
     in
     below "";
 
@@ -101,29 +103,32 @@ let
       tests,
       # As for mkTest, or a function from the path of a test module to that.
       nodes ? { },
+      # Paths of test modules that are left out.
+      without ? [ ],
       ...
     }@arguments:
     let
       check =
         module:
         mkTest (
-          arguments
+          removeAttrs arguments [ "without" ]
           // {
             name = "${name}-${attributeOf module}";
-            nodes = if builtins.isFunction nodes then nodes (lib.removePrefix "/" module) else nodes;
+            nodes = if builtins.isFunction nodes then nodes module else nodes;
             # With what is beside it, and without the other test modules: a change of theirs is none of this one.
             tests = builtins.path {
               path = tests;
               name = "tests";
-              filter = path: _: !isTest path || toString path == toString tests + module;
+              filter = path: _: !isTest path || toString path == "${toString tests}/${module}";
             };
-            selected = module;
+            selected = "/${module}";
           }
         );
       attributeOf =
-        module: builtins.replaceStrings [ "/" ] [ "-" ] (lib.removePrefix "/" (lib.removeSuffix ".py" module));
+        module: builtins.replaceStrings [ "/" ] [ "-" ] (lib.removeSuffix ".py" module);
+      modules = lib.filter (module: !lib.elem module without) (modulesIn tests);
     in
-    lib.listToAttrs (map (module: lib.nameValuePair (attributeOf module) (check module)) (modulesIn tests));
+    lib.listToAttrs (map (module: lib.nameValuePair (attributeOf module) (check module)) modules);
 in
 {
   inherit mkChecks mkTest;

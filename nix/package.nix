@@ -12,22 +12,31 @@
 }:
 
 let
-  project = (lib.importTOML ../pyproject.toml).project;
+  project = (builtins.fromTOML (builtins.readFile ../pyproject.toml)).project;
+  home = toString ../.;
+  # Without tests and docs: a change of theirs builds nothing anew.
+  isPart =
+    path: _:
+    let
+      parts = lib.splitString "/" (lib.removePrefix "${home}/" path);
+    in
+    lib.elem (lib.head parts) [
+      "LICENSE"
+      "README.md"
+      "pyproject.toml"
+      "pytest_nspawn"
+    ]
+    && lib.last parts != "__pycache__";
 in
 buildPythonPackage {
   pname = project.name;
   inherit (project) version;
   pyproject = true;
 
-  # Without tests and docs: a change of theirs builds nothing anew.
-  src = lib.fileset.toSource {
-    root = ../.;
-    fileset = lib.fileset.unions [
-      ../pyproject.toml
-      ../README.md
-      ../LICENSE
-      ../pytest_nspawn
-    ];
+  src = builtins.path {
+    path = ../.;
+    name = "pytest-nspawn";
+    filter = isPart;
   };
 
   build-system = [ hatchling ];
