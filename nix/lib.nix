@@ -16,6 +16,8 @@ let
     {
       system ? throw "mkTest: give `pkgs`, or the `system` for nixpkgs of pytest-nspawn itself",
       pkgs ? nixpkgs.legacyPackages.${system},
+      # Whose nixos/lib/eval-config.nix makes the systems.
+      nixos ? pkgs.path,
       name ? "nspawn",
       nodes ? { },
       specialArgs ? { },
@@ -33,7 +35,7 @@ let
       entries = import ../pytest_nspawn/nixos/entries.nix {
         inherit (pkgs) lib;
         inherit pkgs;
-        nixpkgs = pkgs.path;
+        nixpkgs = nixos;
         inherit (pkgs.stdenv.hostPlatform) system;
       };
       named = map (path: lib.nameValuePair (nameOf path) path);
