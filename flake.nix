@@ -26,9 +26,9 @@
     in
     {
       nixosModules = {
-        default = ./host.nix;
-        host = ./host.nix;
-        container = ./container.nix;
+        default = import ./host.nix;
+        host = import ./host.nix;
+        container = import ./container.nix;
       };
       overlays.default = import ./nix/overlay.nix;
       lib = import ./nix/lib.nix { inherit nixpkgs; };

@@ -28,8 +28,8 @@ let
       packages ? [ ],
       pythonPackages ? _: [ ],
       python ? import ./environment.nix { inherit pkgs; } pythonPackages,
-      # Which of `tests`, where that is a directory. For mkChecks.
-      selected ? "",
+      # The one test module of the directory `tests` that is run, for mkChecks: a change of another is none of this test.
+      module ? null,
     }:
     let
       entries = import ../pytest_nspawn/nixos/entries.nix {
@@ -40,7 +40,9 @@ let
       };
       named = map (path: lib.nameValuePair (nameOf path) path);
       testsName = if isDirectory tests then "tests" else nameOf tests;
-      given = lib.optionalAttrs (tests != null) { ${testsName} = tests; };
+      given = lib.optionalAttrs (tests != null) {
+        ${testsName} = if module == null then tests else withoutOthers module tests;
+      };
 
       run = import ./run.nix { inherit (pkgs) lib; inherit pkgs python; } {
         inherit packages;
@@ -53,7 +55,7 @@ let
           // lib.listToAttrs (
             map (path: lib.nameValuePair (nameOf path) (entries.test { path = toString path; })) nixosTests
           );
-        arguments = arguments ++ map (name: "${name}${selected}") (lib.attrNames given) ++ map nameOf nixosTests;
+        arguments = arguments ++ map (name: if module == null then name else "${name}/${module}") (lib.attrNames given) ++ map nameOf nixosTests;
       };
       build = import ./build.nix { inherit pkgs; };
     in
@@ -74,6 +76,15 @@ let
     };
 
   isTest = path: builtins.match "test_.*\\.py|.*_test\\.py" (baseNameOf path) != null;
+
+  # A directory with what is beside its test modules, and one of them.
+  withoutOthers =
+    module: directory:
+    builtins.path {
+      path = directory;
+      name = "tests";
+      filter = path: _: !isTest path || path == "${toString directory}/${module}";
+    };
 
   # The test modules of a directory, as paths from there.
   modulesIn =
@@ -117,13 +128,7 @@ let
           // {
             name = "${name}-${attributeOf module}";
             nodes = if builtins.isFunction nodes then nodes module else nodes;
-            # With what is beside it, and without the other test modules: a change of theirs is none of this one.
-            tests = builtins.path {
-              path = tests;
-              name = "tests";
-              filter = path: _: !isTest path || toString path == "${toString tests}/${module}";
-            };
-            selected = "/${module}";
+            inherit module;
           }
         );
       attributeOf =
