@@ -52,9 +52,7 @@ let
             inherit specialArgs;
             modules = modulesOf nodes;
           }
-          // lib.listToAttrs (
-            map (path: lib.nameValuePair (nameOf path) (entries.test { path = toString path; })) nixosTests
-          );
+          // lib.listToAttrs (map (path: lib.nameValuePair (nameOf path) (existing entries path)) nixosTests);
         arguments = arguments ++ map (name: if module == null then name else "${name}/${module}") (lib.attrNames given) ++ map nameOf nixosTests;
       };
       build = import ./build.nix { inherit pkgs; };
@@ -74,6 +72,14 @@ let
         name = "${name}-vm";
       };
     };
+
+  # An existing NixOS test, which stands where pytest runs: a path in the caller's flake would change with all of that.
+  existing =
+    entries: path:
+    let
+      entry = entries.test { path = toString path; };
+    in
+    entry // { file = if entry.file == toString path then nameOf path else entry.file; };
 
   isTest = path: builtins.match "test_.*\\.py|.*_test\\.py" (baseNameOf path) != null;
 

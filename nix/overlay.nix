@@ -1,6 +1,6 @@
 # The plugin in every package set of Python, and the command `nixos-nspawn`.
-final: previous: {
-  pythonPackagesExtensions = previous.pythonPackagesExtensions or [ ] ++ [
+final: prev: {
+  pythonPackagesExtensions = prev.pythonPackagesExtensions or [ ] ++ [
     (python: _: { pytest-nspawn = python.callPackage ./package.nix { }; })
   ];
   nixos-nspawn = final.callPackage ./command.nix { };

@@ -16,8 +16,11 @@ pkgs.runCommand "unit"
     chmod -R u+w source
     cd source
     export HOME=$TMPDIR
-    # From here: the source, with the entry point of the package.
-    PYTHONPATH=$PWD ${python}/bin/python3 -m pytest -p no:cacheprovider --junitxml="$TMPDIR/junit.xml" tests/unit tests/plugin
+    # The source, with the entry point of the package. Nix's filter of system calls lets no build set a set-user-ID bit,
+    # which two of the tests do.
+    PYTHONPATH=$PWD ${python}/bin/python3 -m pytest -p no:cacheprovider --junitxml="$TMPDIR/junit.xml" tests/unit tests/plugin \
+      --deselect tests/unit/machine/test_files.py::test_read_and_write \
+      --deselect tests/unit/machine/test_files.py::test_copy_from_machine
     mkdir "$out"
     cp "$TMPDIR/junit.xml" "$out"
   ''

@@ -15,7 +15,7 @@
       system = "x86_64-linux";
     in
     {
-      nixosModules.web = ./web.nix;
+      nixosModules.web = import ./web.nix;
 
       # `nix flake check` runs them, `nix build .#checks.x86_64-linux.test_web` one of them.
       checks.${system} = pytest-nspawn.lib.mkChecks {

@@ -6,8 +6,10 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +52,11 @@ PROJECT = """{{
         client = {{ }};
         web = {{ networking.firewall.enable = false; environment.etc.greeting.text = "hello"; }};
       }};
+    }} // {{
+      existing = pytest-nspawn.lib.mkTest {{
+        pkgs = nixpkgs.legacyPackages.{system};
+        nixosTests = [ ./existing.nix ];
+      }};
     }};
   }};
 }}
@@ -71,6 +78,21 @@ def test_the_same_name_again(web):
     web.crash()
     web.start()
     web.succeed("true")
+"""
+
+EXISTING = """
+{ pkgs, ... }:
+{
+  name = "existing";
+  nodes.first = { };
+  nodes.second.environment.etc.greeting.text = "hello";
+  testScript = { nodes, ... }: ''
+    start_all()
+    second.wait_for_unit("multi-user.target")
+    assert "hello" in second.succeed("cat /etc/greeting")
+    first.succeed("ping -c 1 -W 5 ${nodes.second.networking.primaryIPAddress}")
+  '';
+}
 """
 
 FAILS = """
@@ -145,8 +167,10 @@ def project(source: Path, nixpkgs_flake: Path, tmp_path_factory: pytest.TempPath
     directory = tmp_path_factory.mktemp("project")
     (directory / "tests").mkdir()
     (directory / "flake.nix").write_text(PROJECT.format(system=SYSTEM))
-    (directory / "tests/test_good.py").write_text(PASSES)
-    (directory / "tests/test_bad.py").write_text(FAILS)
+    (directory / "existing.nix").write_text(f"# {uuid.uuid4()}\n{EXISTING}")
+    # What an earlier run has built is no result of this one.
+    (directory / "tests/test_good.py").write_text(f"# {uuid.uuid4()}\n{PASSES}")
+    (directory / "tests/test_bad.py").write_text(f"# {uuid.uuid4()}\n{FAILS}")
     return Flake(directory=directory, inputs=inputs_of(source, nixpkgs_flake))
 
 
@@ -194,12 +218,14 @@ def test_everything_of_it_evaluates(own: Flake) -> None:
     own.run("flake", "check", "--no-build", f"path:{own.directory}")
 
 
-def test_it_is_no_other_in_pure_evaluation(source: Path, nixpkgs_flake: Path) -> None:
-    """The stand-in needs --impure; what the flake has of its own does not."""
-    words = [f"path:{source}#lib", "--apply", "builtins.attrNames", "--json", "--no-write-lock-file", *FLAKES]
-    override = ["--override-input", "nixpkgs", f"path:{nixpkgs_flake}"]
-    done = subprocess.run(["nix", "eval", *words, *override], check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout) == ["mkChecks", "mkTest"]
+def test_what_needs_no_packages_evaluates_without_impure(source: Path, tmp_path: Path) -> None:
+    shutil.copy(HOME / "tests/standin/lib.nix", tmp_path)
+    (tmp_path / "flake.nix").write_text(
+        "{ outputs = _: { lib = import ./lib.nix; legacyPackages = { }; }; }"
+    )
+    flake = Flake(directory=source, inputs=["--override-input", "nixpkgs", f"path:{tmp_path}"])
+    words = [word for word in flake.command("flake", "check", f"path:{source}") if word != "--impure"]
+    subprocess.run(words, check=True, capture_output=True)
 
 
 @pytest.mark.nixos
@@ -225,7 +251,8 @@ def test_a_change_of_one_test_module_is_none_of_the_others(project: Flake, tmp_p
     before = derivations(changed)
     (changed.directory / "tests/test_bad.py").write_text(FAILS + "\n# another line\n")
     after = derivations(changed)
-    assert set(before) == {"test_bad", "test_good"}
+    assert set(before) == {"existing", "test_bad", "test_good"}
+    assert after["existing"] == before["existing"]
     assert after["test_good"] == before["test_good"]
     assert after["test_bad"] != before["test_bad"]
 
@@ -245,8 +272,9 @@ def test_a_nixpkgs_with_an_old_pytest_is_told_so(own: Flake, source: Path) -> No
 
 
 def build(flake: Flake, target: str) -> subprocess.CompletedProcess[str]:
-    features = ("--option", "system-features", "uid-range")
-    return flake.attempt("build", "--no-link", "--json", "--print-build-logs", *features, target)
+    # No user of Nix's own: root's tests boot nodes. Elsewhere, the sandbox is what makes a build root.
+    options = ("--option", "system-features", "uid-range", "--option", "build-users-group", "")
+    return flake.attempt("build", "--no-link", "--json", "--print-build-logs", *options, target)
 
 
 def results(done: subprocess.CompletedProcess[str]) -> tuple[Path, Any]:
@@ -260,6 +288,11 @@ def results(done: subprocess.CompletedProcess[str]) -> tuple[Path, Any]:
 def test_a_check_runs_pytest_on_booted_nodes(can_boot: None, project: Flake) -> None:
     _out, suite = results(build(project, project.check("test_good")))
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "0")
+
+
+def test_a_check_runs_an_existing_nixos_test(can_boot: None, project: Flake) -> None:
+    _out, suite = results(build(project, project.check("existing")))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "0")
 
 
 def test_a_check_that_fails_says_why(can_boot: None, project: Flake) -> None:
@@ -290,10 +323,16 @@ def test_the_report_of_a_check_keeps_what_failed_nodes_wrote(can_boot: None, pro
 def test_the_template_is_a_flake_that_works(
     can_boot: None, source: Path, nixpkgs_flake: Path, tmp_path: Path
 ) -> None:
-    flake = Flake(directory=tmp_path, inputs=inputs_of(source, nixpkgs_flake))
-    words = ["nix", "flake", "init", "--template", f"path:{source}", *FLAKES]
-    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
-    flake.run("flake", "check", "--no-build", f"path:{tmp_path}")
+    # A template's own flake has to be locked, and cannot be told other inputs.
+    locked, directory = tmp_path / "locked", tmp_path / "made"
+    shutil.copytree(source, locked)
+    override = ("--override-input", "nixpkgs", f"path:{nixpkgs_flake}")
+    subprocess.run(["nix", "flake", "lock", f"path:{locked}", *override, *FLAKES], check=True)
+    directory.mkdir()
+    words = ["nix", "flake", "init", "--template", f"path:{locked}", *FLAKES]
+    subprocess.run(words, cwd=directory, check=True)
+    flake = Flake(directory=directory, inputs=inputs_of(source, nixpkgs_flake))
+    flake.run("flake", "check", "--no-build", f"path:{directory}")
     _out, suite = results(build(flake, flake.check("test_web")))
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "0")
 
@@ -302,33 +341,37 @@ def test_the_template_is_a_flake_that_works(
 
 
 @pytest.fixture
+def sandboxed(project: Flake, tmp_path: Path) -> Flake:
+    """The same project, a little different: what is built without a sandbox is no result of it."""
+    flake = Flake(directory=tmp_path / "project", inputs=project.inputs)
+    shutil.copytree(project.directory, flake.directory)
+    for path in (flake.directory / "tests").iterdir():
+        path.write_text(f"# in a sandbox\n{path.read_text()}")
+    return flake
+
+
+@pytest.fixture
 def own_machine(
-    can_boot: None,
-    standin: Path,
-    source: Path,
-    nixpkgs_flake: Path,
-    project: Flake,
-    tmp_path: Path,
+    can_boot: None, standin: Path, source: Path, nixpkgs_flake: Path, tmp_path: Path
 ) -> OwnMachine:
     if os.getuid():
         pytest.skip("only root can hand a build 65536 user ids")
-    shown = (HOME, source, nixpkgs_flake, project.directory)
+    shown = (HOME, source, nixpkgs_flake, tmp_path)
     return OwnMachine(programs=(standin / "machine").resolve(), root=tmp_path / "machine", shown=shown)
 
 
-def test_two_nodes_boot_in_a_sandboxed_build(own_machine: OwnMachine, project: Flake) -> None:
-    target = project.check("test_good")
-    done = own_machine.run(*project.command("build", "--no-link", "--print-build-logs", target))
+def test_two_nodes_boot_in_a_sandboxed_build(own_machine: OwnMachine, sandboxed: Flake) -> None:
+    target = sandboxed.check("test_good")
+    done = own_machine.run(*sandboxed.command("build", "--no-link", "--print-build-logs", target))
     assert done.returncode == 0, done.stderr
     assert "2 passed" in done.stderr
 
 
-def test_a_failure_in_a_sandboxed_build_is_in_its_log(own_machine: OwnMachine, project: Flake) -> None:
-    target = project.check("test_bad")
-    script = " ".join(map(repr, project.command("build", "--no-link", target)))
-    derivation = " ".join(map(repr, project.command("eval", "--raw", f"{target}.drvPath")))
-    log = 'nix log "$derivation"'
-    done = own_machine.run("sh", "-c", f"! {script} && derivation=$({derivation}) && {log}")
+def test_a_failure_in_a_sandboxed_build_is_in_its_log(own_machine: OwnMachine, sandboxed: Flake) -> None:
+    target = sandboxed.check("test_bad")
+    script = shlex.join(sandboxed.command("build", "--no-link", target))
+    derivation = shlex.join(sandboxed.command("eval", "--raw", f"{target}.drvPath"))
+    done = own_machine.run("sh", "-c", f'! {script} && nix log "$({derivation})"')
     assert done.returncode == 0, done.stderr
     assert "failed (exit code 7, expected exit code 0)" in done.stdout
     assert "Welcome to" in done.stdout
