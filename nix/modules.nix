@@ -47,7 +47,7 @@ let
     };
 in
 # Not where there is only a part of NixOS: the stand-in of the tests.
-lib.optionalAttrs (builtins.pathExists examples && builtins.pathExists (pkgs.path + "/nixos/modules/module-list.nix")) (
+lib.optionalAttrs (builtins.pathExists (pkgs.path + "/nixos/modules/module-list.nix")) (
   lib.listToAttrs (
     lib.concatMap (name: [
       (lib.nameValuePair "module-${name}" (systemOf name).system.build.toplevel)

@@ -62,7 +62,9 @@ class Images:
             return None
         if node.configs:
             names = [" ".join(map(str, node.configs)), name]
-        elif (node.image or self.default) == "nixos" or (node.image is None and name in self.manifest.entries):
+        elif (node.image or self.default) == "nixos" or (
+            node.image is None and name in self.manifest.entries
+        ):
             names = [name]
         else:
             return None

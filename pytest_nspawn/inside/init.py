@@ -64,7 +64,9 @@ def _show_kernel_files() -> None:
     """Mount what `launch` has nodes see: in a user namespace, /proc and /sys can only be mounted by who sees whole ones."""
     for path in plan.KERNEL_FILES.values():
         os.mkdir(path)
-    linux.mount("sysfs", plan.KERNEL_FILES["sys"], "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    linux.mount(
+        "sysfs", plan.KERNEL_FILES["sys"], "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    )
     # That of a PID namespace that has ended: it is whole, and shows no process.
     child = os.fork()
     if child == 0:

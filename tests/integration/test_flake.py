@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from ..nixos.debian_nixpkgs import given_nixpkgs
+from tests.nixos.debian_nixpkgs import given_nixpkgs
+
 from .own_machine import OwnMachine
 
 HOME = Path(__file__).resolve().parents[2]
@@ -220,9 +221,7 @@ def test_everything_of_it_evaluates(own: Flake) -> None:
 
 def test_what_needs_no_packages_evaluates_without_impure(source: Path, tmp_path: Path) -> None:
     shutil.copy(HOME / "tests/standin/lib.nix", tmp_path)
-    (tmp_path / "flake.nix").write_text(
-        "{ outputs = _: { lib = import ./lib.nix; legacyPackages = { }; }; }"
-    )
+    (tmp_path / "flake.nix").write_text("{ outputs = _: { lib = import ./lib.nix; legacyPackages = { }; }; }")
     flake = Flake(directory=source, inputs=["--override-input", "nixpkgs", f"path:{tmp_path}"])
     words = [word for word in flake.command("flake", "check", f"path:{source}") if word != "--impure"]
     subprocess.run(words, check=True, capture_output=True)
