@@ -25,13 +25,28 @@ let
     without = [ "test_router.py" ];
   };
 
-  existing = lib.mapAttrs (
-    name: test:
-    mkTest {
-      inherit name pkgs;
-      nixosTests = [ test ];
-    }
-  ) { };
+  # Of our own NixOS tests, those that ask for nothing that a build may not do.
+  existing =
+    lib.genAttrs
+      [
+        "client-server"
+        "firewall"
+        "names"
+        "reboot"
+        "sockets"
+        "subtests"
+        "timers"
+        "vlans"
+        "web"
+      ]
+      (
+        name:
+        mkTest {
+          inherit pkgs;
+          name = "test-${name}";
+          nixosTests = [ (../nixos_tests + "/${name}.nix") ];
+        }
+      );
 in
 lib.optionalAttrs (import ./plugin.nix { inherit pkgs; } != null) (
   {
@@ -40,6 +55,6 @@ lib.optionalAttrs (import ./plugin.nix { inherit pkgs; } != null) (
     template-vm = template.vm;
   }
   // withPrefix "example" examples
-  // withPrefix "test" existing
+  // withPrefix "nixos-test" existing
 )
 // import ./modules.nix { inherit pkgs self; }
