@@ -29,7 +29,7 @@ SYSTEM = f"{os.uname().machine}-linux"
 # What the flake is made of, and what its checks are about.
 PARTS = (
     *("LICENSE", "README.md", "pyproject.toml", "flake.nix", "host.nix", "container.nix"),
-    *("nix", "templates", "examples", "example_tests", "fixtures", "pytest_nspawn", "tests"),
+    *("nix", "templates", "examples", "example_tests", "nixos_tests", "fixtures", "pytest_nspawn", "tests"),
 )
 
 NIXPKGS = """{{
