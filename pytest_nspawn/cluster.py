@@ -309,6 +309,7 @@ class Cluster(Mapping[str, Machine]):
                 hosts=networkd.hosts_file(wiring, name),
                 network_files=networkd.network_files(wiring, name),
                 shared=str(shared.resolve()),
+                confined=sandbox.confined,
             )
             container.prepare(
                 number,

@@ -19,7 +19,17 @@ from typing import Literal
 from pytest_nspawn.cgroups import LIMITS, CgroupHome, Tree, cgroup_home, own_cgroup
 from pytest_nspawn.errors import ConfigError, HostError
 
-__all__ = ["CgroupHome", "Check", "Host", "Mode", "cgroup_home", "checks", "own_cgroup", "resolve_mode"]
+__all__ = [
+    "CgroupHome",
+    "Check",
+    "Host",
+    "Mode",
+    "cgroup_home",
+    "checks",
+    "in_user_namespace",
+    "own_cgroup",
+    "resolve_mode",
+]
 
 Mode = Literal["root", "user"]
 
@@ -137,6 +147,12 @@ def resolve_mode(option: str, host: Host | None = None) -> Mode:
     if not privileged:
         raise HostError(problem=_no_root(host), mend="pytest --nspawn-sandbox=user")
     return "root"
+
+
+def in_user_namespace(host: Host | None = None) -> bool:
+    """Whether this is another user namespace than the machine's (user_namespaces(7)): in a container, in a build of Nix."""
+    words = (host or Host()).tree.read("/proc/self/uid_map").split()
+    return words != ["0", "0", "4294967295"]
 
 
 def checks(mode: Mode, host: Host | None = None) -> list[Check]:

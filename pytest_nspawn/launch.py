@@ -91,6 +91,8 @@ class Surroundings:
     network_files: Mapping[str, str]
     shared: str
     """A directory of the machine that all nodes see at /tmp/shared."""
+    confined: bool = False
+    """Whether the sandbox is in a user namespace."""
 
 
 def plan_launch(
@@ -219,6 +221,10 @@ def _arguments(
         target = path.replace("\\", "\\\\").replace(":", "\\:")
         argv.append(f"{option}={place.home}/binds/{index}:{target}")
     argv.append(f"--bind={place.home}/shared:/tmp/shared")
+    if surroundings.confined:
+        # Newer systemd-nspawn leaves the machine's mounts before it makes the node's, and the kernel mounts /proc and
+        # /sys in a user namespace only where whole ones are seen. The same goes for services that have their own.
+        argv += [f"--bind-ro={path}:/run/.{name}" for name, path in plan.KERNEL_FILES.items()]
     argv += [f"--load-credential={key}:{place.home}/credentials/{key}" for key in node.credentials]
     argv += extra
     argv += image.payload

@@ -17,6 +17,9 @@ Operation = dict[str, Any]
 STATE = "/run/pytest-nspawn"
 """The sandbox's own directory, in memory; every node has one below it, named by its number."""
 
+KERNEL_FILES = {"proc": f"{STATE}/proc", "sys": f"{STATE}/sys"}
+"""Where a sandbox in a user namespace has a whole /proc and /sys for its nodes."""
+
 
 def tmpfs(path: str, *, size: int, owner: int = 0) -> Operation:
     """An empty file system in memory that holds at most `size` bytes."""

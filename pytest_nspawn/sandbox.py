@@ -58,6 +58,7 @@ class Sandbox:
     def __init__(self, mode: Mode) -> None:
         """Start it. Raises HostError where the machine lacks something, SandboxError where starting fails."""
         self.mode = mode
+        self.confined = mode == "user" or host.in_user_namespace()
         self._replies: dict[int, Future[Reply]] = {}
         self._handlers: dict[int, Callable[[wire.Message, list[int]], None]] = {}
         self._lock = threading.Lock()
@@ -77,6 +78,7 @@ class Sandbox:
             "name": self.name,
             "owner": os.getpid(),
             "mode": mode,
+            "confined": self.confined,
             "cgroup": str(home.path) if home.path is not None else None,
             "v1": {name: str(path) for name, path in home.v1.items()},
             "maps": _maps() if mode == "user" else {},
@@ -150,7 +152,7 @@ class Sandbox:
 
     def can_shift(self, path: str) -> bool:
         """Whether the kernel can show the file system of `path` with shifted owners (mount_setattr(2))."""
-        if self.mode == "user":
+        if self.confined:
             return False
         try:
             self.call("can_shift", path=path, base=_LAST_ID)

@@ -19,7 +19,7 @@ Sides = Mapping[str, Sequence[Option]]
 _INTRODUCTION = """\
 # Options of the modules
 
-Generated from the modules by `python -m tools.option_docs`; [modules](modules.md) says how to use them.
+Generated from the modules by `./dev docs`; [modules](modules.md) says how to use them.
 """
 _HEADINGS = {"host": "## In the host's configuration", "container": "## In a container's configuration"}
 

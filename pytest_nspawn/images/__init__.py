@@ -54,13 +54,22 @@ class Images:
             raise replace(error, node=name) from None
 
     def prebuilt(self, name: str, node: Node) -> Facts | None:
-        """A node's system in the manifest: by its config, as it is spelled. Raises ConfigError."""
-        if self.manifest is None or not node.configs:
+        """A node's system in the manifest: by its config, as it is spelled, or by its own name. Raises ConfigError.
+
+        A node without a config may be in it too, by its name, and has to be where its image is nixos.
+        """
+        if self.manifest is None or [config_kind(config) for config in node.configs] == ["system"]:
             return None
-        if [config_kind(config) for config in node.configs] == ["system"]:
+        if node.configs:
+            names = [" ".join(map(str, node.configs)), name]
+        elif (node.image or self.default) == "nixos" or (
+            node.image is None and name in self.manifest.entries
+        ):
+            names = [name]
+        else:
             return None
         try:
-            return facts_of(name, self.manifest.entry(" ".join(map(str, node.configs))))
+            return facts_of(name, self.manifest.entry(*names))
         except ConfigError as error:
             raise replace(error, node=name) from None
 

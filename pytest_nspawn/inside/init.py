@@ -32,7 +32,7 @@ CONTROLLERS = ("memory", "pids", "cpu")
 def main(config: dict[str, Any], control: socket.socket, lifeline: int, v1: dict[str, int]) -> NoReturn:
     """Set the namespaces up and serve until either side is gone."""
     try:
-        _set_up()
+        _set_up(confined=config["confined"])
         limits = dict.fromkeys(v1, "v1") | dict.fromkeys(_enable_controllers(), "v2")
         init = Init(config, control, lifeline, v1, limits)
         wire.send(control, {"event": "up", "limits": limits})
@@ -43,7 +43,7 @@ def main(config: dict[str, Any], control: socket.socket, lifeline: int, v1: dict
     os._exit(0)
 
 
-def _set_up() -> None:
+def _set_up(*, confined: bool) -> None:
     socket.sethostname("pytest-nspawn")
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
@@ -53,7 +53,36 @@ def _set_up() -> None:
     os.mkdir(HOST_RUN)
     linux.attach_tree(host_run, HOST_RUN)
     os.mkdir(plan.STATE)
+    # The kernel mounts no file system over itself (EBUSY), and may not let us take the machine's mount away.
+    linux.mount("tmpfs", _CGROUP, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, "mode=0755")
     linux.mount("cgroup2", _CGROUP, "cgroup2", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    if confined:
+        _show_kernel_files()
+
+
+def _show_kernel_files() -> None:
+    """Mount what `launch` has nodes see: in a user namespace, /proc and /sys can only be mounted by who sees whole ones."""
+    for path in plan.KERNEL_FILES.values():
+        os.mkdir(path)
+    linux.mount(
+        "sysfs", plan.KERNEL_FILES["sys"], "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    )
+    # That of a PID namespace that has ended: it is whole, and shows no process.
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            linux.unshare(linux.CLONE_NEWPID)
+            first = os.fork()
+            if first == 0:
+                flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+                linux.mount("proc", plan.KERNEL_FILES["proc"], "proc", flags)
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        raise OSError("cannot mount /proc in a user namespace: it is covered in part here")
 
 
 def _enable_controllers() -> list[str]:
@@ -82,7 +111,7 @@ class Init:
         self._control = control
         self.v1 = v1
         self.limits = limits
-        self.roots = Roots(user_mode=config["mode"] == "user", images=f"{plan.STATE}/images")
+        self.roots = Roots(confined=config["confined"], images=f"{plan.STATE}/images")
         self._nodes: dict[int, Node] = {}
         self._children: dict[int, Callable[[int], None]] = {}
         self._queued: list[tuple[dict[str, Any], list[int]]] = []

@@ -129,6 +129,7 @@ class Node:
                 os.dup2(self._terminal, fd)
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             enter_cgroups(self._limit_directories())
+            _hide_other_boots()
             environment = {
                 "PATH": os.environ.get("PATH", os.defpath),
                 "LANG": "C.UTF-8",
@@ -283,6 +284,16 @@ def _fork_into(cgroup: str) -> int:
         return linux.fork_into(directory)
     finally:
         os.close(directory)
+
+
+def _hide_other_boots() -> None:
+    """Let systemd-nspawn keep what it keeps of a machine in mounts that end with it.
+
+    When killed, newer ones leave a mount at /run/systemd/nspawn/unix-export/NAME, and refuse to start a NAME that has one.
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    os.makedirs("/run/systemd/nspawn", exist_ok=True)
+    linux.mount("tmpfs", "/run/systemd/nspawn", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
 
 
 def enter_cgroups(limits: list[str]) -> None:

@@ -21,10 +21,13 @@ IDS = 65536
 
 
 class Roots:
-    """Does operations; keeps a user namespace for each shift of ids, and what was unpacked."""
+    """Does operations; keeps a user namespace for each shift of ids, and what was unpacked.
 
-    def __init__(self, *, user_mode: bool, images: str) -> None:
-        self._user_mode = user_mode
+    `confined`: the sandbox is in a user namespace, and may do less.
+    """
+
+    def __init__(self, *, confined: bool, images: str) -> None:
+        self._confined = confined
         self._namespaces: dict[int, int] = {}
         self._images = images
         self._archives: dict[str, str] = {}
@@ -81,13 +84,13 @@ class Roots:
         source = visible(source)
         _make_mount_point(source, path)
         # In a user namespace a tree may hold mounts that its owner may not uncover: they have to come along.
-        recursive = recursive or self._user_mode
+        recursive = recursive or self._confined
         idmap_fd = self.shift(idmap) if idmap is not None else None
         tree = linux.clone_tree(source, recursive=recursive, read_only=read_only, idmap_fd=idmap_fd)
         linux.attach_tree(tree, path)
 
     def _sealed(self, source: str, path: str, idmap: int | None) -> None:
-        if idmap is not None or self._user_mode:
+        if idmap is not None or self._confined:
             self._bind(source, path, read_only=True, idmap=idmap, recursive=False)
             return
         nothing = f"{self._images}/nothing"
@@ -102,14 +105,14 @@ class Roots:
             elif os.path.isdir(source):
                 os.mkdir(target)
                 self._sealed(source, target, idmap)
-            elif idmap is not None or self._user_mode:
+            elif idmap is not None or self._confined:
                 self._bind(source, target, read_only=True, idmap=idmap, recursive=False)
             else:
                 # No overlay stands for a file, and a bind could be made writable in the node.
                 shutil.copy(source, target)
 
     def _settings(self, source: str, path: str, idmap: int | None) -> None:
-        if not self._user_mode:
+        if not self._confined:
             self._bind(source, path, read_only=True, idmap=idmap, recursive=False)
             return
         copy = f"{self._images}/settings{source.replace('/', '-')}"
@@ -122,13 +125,13 @@ class Roots:
 
     def _overlay(self, path: str, lower: str, upper: str, work: str) -> None:
         options = f"lowerdir={os.path.realpath(lower)},upperdir={upper},workdir={work}"
-        if self._user_mode:
+        if self._confined:
             options += ",userxattr"
         os.makedirs(path, exist_ok=True)
         linux.mount("overlay", path, "overlay", 0, options)
 
     def _hide(self, upper: str, names: list[str], opaque: list[str]) -> None:
-        attribute = "user.overlay.opaque" if self._user_mode else "trusted.overlay.opaque"
+        attribute = "user.overlay.opaque" if self._confined else "trusted.overlay.opaque"
         for name in opaque:
             path = os.path.join(upper, name)
             os.makedirs(path, exist_ok=True)

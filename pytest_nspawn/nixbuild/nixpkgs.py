@@ -44,6 +44,8 @@ def find(option: str | None, directories: Sequence[Path], environment: Mapping[s
             if found is not None:
                 return found
             tried.append(f"{directory / 'flake.lock'} (it has no input nixpkgs)")
+        elif (directory / "flake.nix").is_file():
+            tried.append(f"{directory / 'flake.nix'} (it has no flake.lock: nix flake lock makes one)")
     found = _from_nix_path(environment, tried) or _from_registry(environment, tried)
     if found is None:
         raise ConfigError(

@@ -44,16 +44,6 @@ let
       /. + config.path
     else
       fromFlake config.flake;
-
-  test = import ./test.nix {
-    inherit
-      lib
-      nixpkgs
-      pkgs
-      system
-      ;
-    reference = data.test;
-  };
 in
 {
   nodes =
@@ -63,30 +53,15 @@ in
         nodes = lib.mapAttrs (_: node: node // { values = map valueOf node.configs; }) data.nodes;
       }).facts;
 
-  test =
-    let
-      numbers = lib.listToAttrs (lib.imap1 (number: name: lib.nameValuePair name number) (lib.attrNames test.nodes));
-      all = evaluateAll {
-        peers = { };
-        nodes = lib.mapAttrs (name: values: {
-          inherit values;
-          inherit (test) specialArgs;
-          number = numbers.${name};
-          addresses = { };
-          networks = null;
-          store = null;
-        }) test.nodes;
-      };
-      script = test.testScript;
-    in
-    json "test" {
-      inherit (test)
-        name
-        timeout
-        file
-        line
+  test = json "test" (
+    (import ./entries.nix {
+      inherit
+        lib
+        nixpkgs
+        pkgs
+        system
         ;
-      nodes = all.facts;
-      testScript = if builtins.isFunction script then script { nodes = all.configs; } else script;
-    };
+    }).test
+      data.test
+  );
 }

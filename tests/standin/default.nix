@@ -15,7 +15,7 @@ let
   runCommand =
     name: attributes: script:
     derivation (
-      attributes
+      removeAttrs attributes [ "meta" ]
       // {
         inherit name system;
         builder = busybox;
@@ -30,7 +30,10 @@ let
     )
     // {
       inherit name;
-      meta.mainProgram = name;
+      meta = {
+        mainProgram = name;
+      }
+      // attributes.meta or { };
     };
 
   # busybox under the names of its programs.
@@ -101,7 +104,7 @@ let
       let
         function = if builtins.isFunction file then file else import file;
       in
-      function (builtins.intersectAttrs (lib.functionArgs function) (self // extra) // arguments);
+      function (builtins.intersectAttrs (lib.functionArgs function) (final // extra) // arguments);
     callPackage = self.newScope { };
     appendOverlays = more: import ./. { inherit machine; } {
       inherit system config;
@@ -109,6 +112,11 @@ let
     };
 
     writeText = name: text: writeTextFile { inherit name text; };
+    writeTextDir = path: text: writeTextFile {
+      inherit text;
+      name = baseNameOf path;
+      destination = "/${path}";
+    };
     writeScript = name: text: writeTextFile { inherit name text; executable = true; };
     writeShellScript = name: text: self.writeScript name "#!/bin/sh\n${text}";
     writeScriptBin = name: text: writeTextFile {
@@ -166,6 +174,7 @@ let
     busybox = applets;
     gnugrep = applets;
     gnused = applets;
+    gnutar = applets;
     netcat = applets;
     bash = program "bash" [ "bash" ];
     bashInteractive = self.bash;
@@ -173,6 +182,7 @@ let
     systemd = program "systemd" [
       "systemctl"
       "journalctl"
+      "systemd-nspawn"
     ];
     iproute = self.iproute2;
     iproute2 = program "iproute2" [
@@ -184,6 +194,7 @@ let
     util-linux = program "util-linux" [
       "findmnt"
       "mount"
+      "unshare"
     ];
     curl = program "curl" [ "curl" ];
     python3 = program "python3" [ "python3" ];
@@ -196,5 +207,7 @@ let
       echo "Hello, world!"
     '';
   };
+
+  final = lib.foldl' (packages: overlay: packages // overlay packages packages) self overlays;
 in
-lib.foldl' (packages: overlay: packages // overlay packages packages) self overlays
+final

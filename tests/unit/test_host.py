@@ -399,3 +399,17 @@ def test_doctor_prints_the_mend_under_what_is_missing(
     missing = next(number for number, line in enumerate(lines) if "missing  systemd-nspawn" in line)
     assert lines[missing + 1].strip() == "mend it with: apt-get install systemd-container"
     assert lines[-1] == "Nodes can't run here: systemd-nspawn."
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "confined"),
+    [
+        pytest.param("         0          0 4294967295\n", False, id="the machine's own"),
+        pytest.param("         0  872415232      65536\n", True, id="a build of Nix"),
+        pytest.param("         0       1000          1\n", True, id="a user's"),
+    ],
+)
+def test_a_user_namespace_is_seen(tmp_path: Path, uid_map: str, confined: bool) -> None:
+    fake = Fake(tmp_path, "")
+    fake.write("/proc/self/uid_map", uid_map)
+    assert host.in_user_namespace(host.Host(tree=Tree(root=tmp_path))) is confined

@@ -99,6 +99,12 @@ def test_the_error_lists_what_was_tried(tmp_path: Path) -> None:
     assert "--nspawn-nixpkgs" in str(caught.value)
 
 
+def test_a_flake_without_a_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / "flake.nix").touch()
+    with pytest.raises(ConfigError, match=r"flake\.nix \(it has no flake\.lock"):
+        find(None, [tmp_path], {"NIX_PATH": "", "XDG_CONFIG_HOME": str(tmp_path)})
+
+
 def test_a_broken_lock_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "flake.lock").write_text("{")
     with pytest.raises(ConfigError, match="cannot read this lock file"):
