@@ -158,7 +158,7 @@ def in_user_namespace(host: Host | None = None) -> bool:
 def checks(mode: Mode, host: Host | None = None) -> list[Check]:
     """Everything that a sandbox of this mode needs or can use on this machine."""
     host = host or Host()
-    found = [_kernel(host), _nspawn(host), _bash(host), _systemd(host)]
+    found = [_kernel(host), _nspawn(host), _bash(host), _systemd(host), *_nix(host)]
     if mode == "user":
         found += _subordinate_ids(host)
     elif not (host.tree.user == 0 and _has_sys_admin(host)):
@@ -214,6 +214,34 @@ def _bash(host: Host) -> Check:
     return Check(
         name="bash", ok=bool(path), found=path or "", problem="not installed", mend=host.install("bash")
     )
+
+
+def _nix(host: Host) -> list[Check]:
+    """NixOS configurations are built by Nix; strace tells what an evaluation read, so that it need not be repeated."""
+    nix, strace = host.which("nix-instantiate"), host.which("strace")
+    no_nix = "Nix not installed: no nodes with a NixOS config, but prebuilt ones (--nspawn-manifest)"
+    checks = [
+        Check(
+            name="image `nixos`",
+            ok=bool(nix),
+            required=False,
+            found=nix or "",
+            problem=no_nix,
+            mend=host.install("nix-bin"),
+        )
+    ]
+    if nix:
+        checks.append(
+            Check(
+                name="strace",
+                ok=bool(strace),
+                required=False,
+                found=strace or "",
+                problem="not installed: every run evaluates NixOS configurations anew",
+                mend=host.install("strace"),
+            )
+        )
+    return checks
 
 
 def _systemd(host: Host) -> Check:

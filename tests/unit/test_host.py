@@ -355,6 +355,17 @@ def test_a_machine_without_systemd_loses_only_the_host_image(fake: Fake) -> None
     assert check.mend == "apt-get install systemd dbus"
 
 
+def test_a_machine_without_nix_loses_only_nixos_configurations(fake: Fake) -> None:
+    failing = _failing(host.checks("root", _machine(fake, lacks=["nix-instantiate", "strace"])))
+    assert failing["image `nixos`"][1] == "apt-get install nix-bin"
+    assert "strace" not in failing
+    failing = _failing(host.checks("root", _machine(fake, lacks=["strace"])))
+    assert failing["strace"] == (
+        "not installed: every run evaluates NixOS configurations anew",
+        "apt-get install strace",
+    )
+
+
 @pytest.mark.parametrize(
     ("option", "uid", "mode"),
     [("auto", ROOT, "root"), ("auto", ME, "user"), ("root", ROOT, "root"), ("user", ROOT, "user")],
