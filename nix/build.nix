@@ -30,7 +30,8 @@ pkgs.runCommand name
       else
         ''
           if [ "$status" != 0 ]; then
-            echo "pytest ended with $status. To keep the results and what failed nodes wrote, build the attribute .report of this test." >&2
+            echo "pytest ended with $status." >&2
+            echo "To keep the results and what failed nodes wrote, build the attribute .report of this test." >&2
             exit "$status"
           fi
         ''

@@ -20,7 +20,15 @@ let
     tests = ../example_tests;
     sources = [ ../fixtures ];
     # The names of their nodes; each has what the units of the examples start, where Debian has it.
-    nodes = lib.genAttrs [ "backend" "backend1" "backend2" "backend3" "client" "machine" "server" ] (_: import ./example-node.nix);
+    nodes = lib.genAttrs [
+      "backend"
+      "backend1"
+      "backend2"
+      "backend3"
+      "client"
+      "machine"
+      "server"
+    ] (_: import ./example-node.nix);
     # Its networks have names, which a system that is built already cannot know.
     without = [ "test_router.py" ];
   };

@@ -44,7 +44,7 @@ let
         ${testsName} = if module == null then tests else withoutOthers module tests;
       };
 
-      run = import ./run.nix { inherit (pkgs) lib; inherit pkgs python; } {
+      run = import ./run.nix { inherit pkgs python; } {
         inherit packages;
         files = lib.mapAttrs (_: alone) (lib.listToAttrs (named sources ++ named nixosTests) // given);
         manifest =
@@ -53,7 +53,10 @@ let
             modules = modulesOf nodes;
           }
           // lib.listToAttrs (map (path: lib.nameValuePair (nameOf path) (existing entries path)) nixosTests);
-        arguments = arguments ++ map (name: if module == null then name else "${name}/${module}") (lib.attrNames given) ++ map nameOf nixosTests;
+        arguments =
+          arguments
+          ++ map (name: if module == null then name else "${name}/${module}") (lib.attrNames given)
+          ++ map nameOf nixosTests;
       };
       build = import ./build.nix { inherit pkgs; };
     in

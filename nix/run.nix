@@ -1,9 +1,5 @@
 # A script that runs pytest on systems that are built already. Its one argument is the directory for what comes of it.
-{
-  lib,
-  pkgs,
-  python,
-}:
+{ pkgs, python }:
 # `files`: what is copied into the directory of the run, by name. `manifest`: what --nspawn-manifest reads.
 # `arguments`: of pytest. `packages`: programs on PATH.
 {
@@ -14,6 +10,7 @@
 }:
 
 let
+  inherit (pkgs) lib;
   inherit (lib) concatStrings escapeShellArg escapeShellArgs mapAttrsToList;
 
   path = lib.makeBinPath (

@@ -61,6 +61,10 @@ pkgs.python3
   # Programs of the tree want it at /usr, where a build's sandbox has nothing.
   withPackages =
     choose:
+    let
+      chosen = pkgs.lib.filter (package: package != null) (choose (absent // set));
+      path = pkgs.lib.concatStringsSep ":" (map (package: "${package}/lib") chosen ++ [ "${libraries}" ]);
+    in
     pkgs.writeShellScriptBin "python3" ''
       if [ ! -e /usr ]; then
         mkdir /usr
@@ -69,7 +73,7 @@ pkgs.python3
           for entry in /usr/$name/*; do [ -e /$name ] || ln -s usr/$name /$name; done
         done
       fi
-      export PYTHONPATH=''${PYTHONPATH:+$PYTHONPATH:}${pkgs.lib.concatMapStrings (package: "${package}/lib:") (pkgs.lib.filter (package: package != null) (choose (absent // set)))}${libraries}
+      export PYTHONPATH=''${PYTHONPATH:+$PYTHONPATH:}${path}
       exec /usr/bin/python3 "$@"
     '';
 }
