@@ -474,6 +474,7 @@ class Container:
         # Who asks late is told when it happened.
         at = self._problem_at if problem == self._problem else time.monotonic()
         if self.has_state:
+            self._console.result().settle()
             console = self._console.result().tail(_CONSOLE_TAIL)
         return BootError(
             node=self.name,

@@ -6,6 +6,7 @@ it): that is four to ten times as fast as looking things up first. rtnetlink(7),
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from typing import TYPE_CHECKING, Any, Self
@@ -76,18 +77,33 @@ class Wires:
     def add_links(self, links: list[dict[str, Any]], leader: int) -> None:
         """Make a veth a link: one end on its bridge here, the other in the namespace of the process `leader`."""
         for link in links:
-            size = {"mtu": link["mtu"]} if link["mtu"] else {}
-            self._do(
-                f"make the link {link['ifname']}",
-                "link",
-                "add",
-                ifname=link["host_ifname"],
-                kind="veth",
-                master=self._indexes[link["bridge"]],
-                state="up" if link.get("up", True) else "down",
-                peer={"ifname": link["ifname"], "address": link["mac"], "net_ns_pid": leader, **size},
-                **size,
-            )
+            try:
+                self._add_link(link, leader)
+            except WiresError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+                # Of the boot before: the kernel takes a dead node's namespace apart in its own time.
+                self._remove(link["host_ifname"])
+                self._add_link(link, leader)
+
+    def _add_link(self, link: dict[str, Any], leader: int) -> None:
+        size = {"mtu": link["mtu"]} if link["mtu"] else {}
+        self._do(
+            f"make the link {link['ifname']}",
+            "link",
+            "add",
+            ifname=link["host_ifname"],
+            kind="veth",
+            master=self._indexes[link["bridge"]],
+            state="up" if link.get("up", True) else "down",
+            peer={"ifname": link["ifname"], "address": link["mac"], "net_ns_pid": leader, **size},
+            **size,
+        )
+
+    def _remove(self, name: str) -> None:
+        for index in self._netlink.link_lookup(ifname=name):
+            with contextlib.suppress(NetlinkError):  # it went by itself meanwhile
+                self._netlink.link("del", index=index)
 
     def change_link(self, name: str, *, up: bool | None = None, netem: dict[str, Any] | None = None) -> None:
         """Pull or plug a link's end here, or let what goes to the node through a network emulator (tc-netem(8)).

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 from pytest_nspawn.console.log import LOG_LIMIT, Log
 from pytest_nspawn.console.text import Lines, plain
 from pytest_nspawn.errors import ConfigError, NotRunningError, TimeoutExceeded
+from pytest_nspawn.timing import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_nspawn.console.search import Search
-    from pytest_nspawn.timing import Deadline
 
 __all__ = ["LOG_LIMIT", "SEND_LIMIT", "Console"]
 
@@ -60,6 +60,7 @@ class Console:
         self._bells: tuple[int, ...] = ()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         os.set_blocking(master_fd, False)
+        self._taking = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name=f"console of {node}", daemon=True)
         self._thread.start()
 
@@ -87,6 +88,17 @@ class Console:
         """The last `limit` characters, stripped."""
         # Four times as many bytes leave room for colours and for long characters.
         return plain(self._log.read_from(self._log.end - 4 * limit))[-limit:]
+
+    def settle(self, limit: float = 1.0) -> None:
+        """Wait until what the node has printed by now is in the log, for at most `limit` seconds."""
+        deadline = Deadline(limit)
+        while not deadline.expired and not self._log.ended:
+            end = self._log.end
+            with self._taking:
+                if self._master < 0 or not _poll((self._master, select.POLLIN), timeout=0):
+                    return
+            with contextlib.suppress(EOFError):
+                self._log.wait(end, deadline)
 
     def wait_for(self, regex: str | re.Pattern[str], deadline: Deadline) -> str:
         """Wait for a text to be printed, in what no earlier call has consumed; the text that matched.
@@ -218,10 +230,11 @@ class Console:
                 closing = self._wake in _poll((self._master, select.POLLIN), (self._wake, select.POLLIN))
                 # At the end all that is there, but no more than a node can print for ever.
                 for _round in range(64 if closing else 1):
-                    data = self._read_available()
-                    if not data:
-                        break
-                    self._take(data)
+                    with self._taking:
+                        data = self._read_available()
+                        if not data:
+                            break
+                        self._take(data)
         except OSError as error:
             if error.errno != errno.EIO:
                 _logger.exception("%s: the console cannot be read any more", self.node)
