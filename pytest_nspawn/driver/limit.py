@@ -25,12 +25,17 @@ class Limit:
         self._lock = threading.Lock()
         self._running = self._struck = False
         self._thread = 0
+        self._ignored = False
 
     def __enter__(self) -> None:
         if self._seconds is None:
             return
         self._begin, self._thread = time.monotonic(), threading.get_ident()
         self._running, self._struck = True, False
+        # A job of a shell in the background ignores SIGINT, and so would the script.
+        self._ignored = _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self._ignored:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._timer = threading.Timer(self._seconds + _GRACE, self._strike)
         self._timer.daemon = True
         self._timer.start()
@@ -52,6 +57,9 @@ class Limit:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._ignored and _in_main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._ignored = False
 
     def _error(self) -> TimeoutExceeded:
         limit = self._seconds or 0.0
@@ -65,3 +73,7 @@ class Limit:
             if self._running and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._struck = True
                 signal.pthread_kill(threading.main_thread().ident or self._thread, signal.SIGINT)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

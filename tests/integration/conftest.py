@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,13 @@ from pytest_nspawn.model import Node, Topology
 from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
 
 from .leftovers import Leftovers, run_groups
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    # A shell's job in the background ignores it, and so would what tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
