@@ -90,8 +90,7 @@ class Engine:
         if configs:
             self._builder.nixpkgs([*directories, *self.options.directories])
         mode = host.resolve_mode(self.options.sandbox)
-        home = cgroups.cgroup_home()
-        limits = {*home.controllers, *(home.v1 if mode == "root" else {})}
+        limits = usable_controllers(mode)
         for name, node in topology.nodes.items():
             image = None if name in configs else images.of(name, node, images.prebuilt(name, node))
             for path, bind in node.binds.items():
@@ -225,9 +224,9 @@ class Engine:
         """
         if facts is None or facts.memory is None or node.memory is not None:
             return node
-        home = cgroups.cgroup_home()
-        usable = {*home.controllers, *(home.v1 if self.sandbox.mode == "root" else {})}
-        return node.with_memory(f"{facts.memory + node.root_bytes // 2**20}M") if "memory" in usable else node
+        if "memory" not in usable_controllers(self.sandbox.mode):
+            return node
+        return node.with_memory(f"{facts.memory + node.root_bytes // 2**20}M")
 
     def _can_shift(self, path: str) -> bool:
         return self.sandbox.can_shift(path)
@@ -415,6 +414,12 @@ class Cluster(Mapping[str, Machine]):
 
     def _end_networks(self, sandbox: Sandbox, number: int) -> None:
         sandbox.request("end_cluster", cluster=number)
+
+
+def usable_controllers(mode: host.Mode) -> set[str]:
+    """The controllers that a sandbox of this mode can limit a node by."""
+    home = cgroups.cgroup_home()
+    return {*home.controllers, *(home.v1 if mode == "root" else {})}
 
 
 def images_to_build(images: Images, topology: Topology) -> dict[str, tuple[Config, ...]]:

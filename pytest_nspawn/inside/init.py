@@ -24,6 +24,8 @@ from pytest_nspawn.inside.roots import HOST_RUN, Roots
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_nspawn.inside.wires import Answered
+
 _CGROUP = "/sys/fs/cgroup"
 CONTROLLERS = ("memory", "pids", "cpu")
 """What can limit a node."""
@@ -221,10 +223,7 @@ class Init:
         self._wires[message["cluster"]] = client
         self.watch(client.fileno(), client.answered)
 
-        def answer(problem: str | None, _number: int | None, _fds: list[int]) -> None:
-            self.tell({"reply": message["id"], "operation": "make the networks", "problem": problem})
-
-        client.ask({"bridges": message["bridges"]}, answer)
+        client.ask({"bridges": message["bridges"]}, self._answer(message, "make the networks"))
 
     def _end_cluster(self, message: wire.Message, _fds: list[int]) -> None:
         # Its wires end, and with them their network namespace and all that is in it.
@@ -312,23 +311,24 @@ class Init:
         self.tell({"reply": message["id"]})
 
     def _links(self, message: wire.Message, _fds: list[int]) -> None:
-        def answer(problem: str | None, number: int | None, _fds: list[int]) -> None:
-            operation = "change the node's links"
-            self.tell({"reply": message["id"], "operation": operation, "problem": problem, "errno": number})
-
+        answer = self._answer(message, "change the node's links")
         self._nodes[message["node"]].change_links(message["change"], answer)
 
     def _capture(self, message: wire.Message, _fds: list[int]) -> None:
+        client = self._wires.get(message["cluster"])
+        if client is None:
+            raise FileNotFoundError(errno.ENOENT, "the network is gone with its nodes")
+        client.ask({"capture": message["ifname"]}, self._answer(message, "capture packets"))
+
+    def _answer(self, message: wire.Message, operation: str) -> Answered:
+        """What passes the answer of the wires on, as the reply to a request."""
+
         def answer(problem: str | None, number: int | None, fds: list[int]) -> None:
-            operation = "capture packets"
             self.tell(
                 {"reply": message["id"], "operation": operation, "problem": problem, "errno": number}, fds
             )
 
-        client = self._wires.get(message["cluster"])
-        if client is None:
-            raise FileNotFoundError(errno.ENOENT, "the network is gone with its nodes")
-        client.ask({"capture": message["ifname"]}, answer)
+        return answer
 
     def _remove(self, message: wire.Message, _fds: list[int]) -> None:
         node = self._nodes.pop(message["node"], None)

@@ -15,7 +15,7 @@ from pytest_nspawn.cluster import Cluster, Engine, EngineOptions
 from pytest_nspawn.errors import HostError
 from pytest_nspawn.machine import Machine
 from pytest_nspawn.model import Node, Topology
-from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
+from tests.nixos.given import nixpkgs_over_debian
 
 from .leftovers import Leftovers, run_groups
 
@@ -73,12 +73,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session", params=["standin", pytest.param("nixpkgs", marks=pytest.mark.nixos)])
 def nixpkgs(request: pytest.FixtureRequest, standin: Path) -> Path:
     """The stand-in, and a real nixpkgs tree where one is given, over Debian's programs."""
-    if request.param == "standin":
-        return standin
-    tree = given_nixpkgs()
-    if tree is None:
-        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs tree")
-    return prepare(tree)
+    return standin if request.param == "standin" else nixpkgs_over_debian()
 
 
 @pytest.fixture(scope="session")

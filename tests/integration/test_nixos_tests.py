@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pytest_nspawn.cluster import Engine, EngineOptions
-from tests.nixos.debian_nixpkgs import given_nixpkgs, prepare
+from tests.nixos.given import buildable_nixpkgs
 
 HOME = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (HOME / "nixos_tests").glob("*.nix") if path.name != "make-test.nix")
@@ -77,12 +77,8 @@ def on_standin(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.fixture(scope="session")
 def on_nixos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    nixpkgs = given_nixpkgs()
-    if nixpkgs is None:
-        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
-        return run_all(str(prepare(nixpkgs)), tmp_path_factory.mktemp("nixos"))
+        return run_all(str(buildable_nixpkgs(patch)), tmp_path_factory.mktemp("nixos"))
 
 
 def test_there_are_enough_of_them() -> None:

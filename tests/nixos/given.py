@@ -21,12 +21,17 @@ def given_nixpkgs() -> Path:
     return tree
 
 
+def nixpkgs_over_debian() -> Path:
+    """The tree over Debian's programs. Skips the test where there is none, or where it cannot be made."""
+    tree = given_nixpkgs()
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("a package set over Debian's programs is made as root on Debian")
+    return debian_nixpkgs.prepare(tree)
+
+
 def buildable_nixpkgs(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Over Debian's programs on Debian, else as it is: then Nix's own cache has the programs."""
-    tree = given_nixpkgs()
     if shutil.which("apt-get") is None:
-        return tree
-    if os.geteuid() != 0:
-        pytest.skip("a package set over Debian's programs is made as root")
+        return given_nixpkgs()
     monkeypatch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
-    return debian_nixpkgs.prepare(tree)
+    return nixpkgs_over_debian()

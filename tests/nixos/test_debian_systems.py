@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from pytest_nspawn import Node, Topology, boot
 from pytest_nspawn.cluster import Cluster
 
 from . import debian_nixpkgs
+from .given import nixpkgs_over_debian
 
 pytestmark = pytest.mark.nixos
 
@@ -24,12 +23,7 @@ _ADDRESSES = {"client": "192.168.1.1", "one": "192.168.1.2", "two": "192.168.1.3
 
 @pytest.fixture(scope="module")
 def wrapper() -> Path:
-    nixpkgs = debian_nixpkgs.given_nixpkgs()
-    if nixpkgs is None:
-        pytest.skip("NSPAWN_TEST_NIXPKGS names no nixpkgs tree")
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip("a package set over Debian's programs is made as root on Debian")
-    return debian_nixpkgs.prepare(nixpkgs)
+    return nixpkgs_over_debian()
 
 
 @pytest.fixture(scope="module")
