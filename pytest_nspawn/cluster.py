@@ -84,15 +84,28 @@ class Engine:
 
         Relative paths are looked up in `directories`, then in those of the options.
         """
+        self._checked(topology, directories)
+
+    def _checked(
+        self, topology: Topology, directories: Sequence[Path]
+    ) -> tuple[Images, dict[str, Facts], dict[str, tuple[Config, ...]]]:
+        """Check a topology; gives its images, what is known of its systems, and what Nix has to build."""
         images = self.images(directories)
         naming.plan_wiring(topology)
-        configs = images_to_build(images, topology)
+        facts = {
+            name: known for name, node in topology.nodes.items() if (known := self._known(images, name, node))
+        }
+        configs = {
+            name: wanted
+            for name, node in topology.nodes.items()
+            if name not in facts and (wanted := images.configs(name, node)) is not None
+        }
         if configs:
             self._builder.nixpkgs([*directories, *self.options.directories])
         mode = host.resolve_mode(self.options.sandbox)
         limits = usable_controllers(mode)
         for name, node in topology.nodes.items():
-            image = None if name in configs else images.of(name, node, images.prebuilt(name, node))
+            image = None if name in configs else images.of(name, node, facts.get(name))
             for path, bind in node.binds.items():
                 if not os.path.exists(bind.source):  # pathlib's raises where the path is too long
                     problem = f"binds: there is nothing to bind to {path}"
@@ -125,18 +138,14 @@ class Engine:
                         f"which the sandbox ({mode}) cannot use on this machine",
                         mend="python -m pytest_nspawn doctor",
                     )
+        return images, facts, configs
 
     def boot(self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True) -> Cluster:
         """Begin to boot all nodes and return at once; with `start=False`, begin nothing.
 
         Raises ConfigError, HostError, SandboxError.
         """
-        self.check(topology, directories=directories)
-        images = self.images(directories)
-        facts = {
-            name: known for name, node in topology.nodes.items() if (known := self._known(images, name, node))
-        }
-        configs = images_to_build(images, topology)
+        images, facts, configs = self._checked(topology, directories)
         if configs:
             where = [*directories, *self.options.directories]
             facts |= self._builder.build(with_facts(topology, facts), configs, where)
@@ -420,15 +429,6 @@ def usable_controllers(mode: host.Mode) -> set[str]:
     """The controllers that a sandbox of this mode can limit a node by."""
     home = cgroups.cgroup_home()
     return {*home.controllers, *(home.v1 if mode == "root" else {})}
-
-
-def images_to_build(images: Images, topology: Topology) -> dict[str, tuple[Config, ...]]:
-    """The configs of the nodes that Nix has to build. Raises ConfigError."""
-    return {
-        name: configs
-        for name, node in topology.nodes.items()
-        if images.prebuilt(name, node) is None and (configs := images.configs(name, node)) is not None
-    }
 
 
 @contextlib.contextmanager
