@@ -117,14 +117,19 @@ class Images:
         raise ConfigError(problem="there is no flake.nix", value=ref, hint=f"looked in {listed} and above")
 
     def _of(self, node: Node) -> Image:
-        if len(node.configs) == 1 and config_kind(node.configs[0]) == "system":
-            return system_image(str(node.configs[0]))
-        return self._named(node.image or self.default)
+        text = str(node.configs[0]) if node.configs else node.image or self.default
+        if text.startswith(STORE):
+            return system_image(text, store=node.store)
+        if node.store != "host":
+            raise ConfigError(
+                problem=f"store={node.store!r} is for NixOS nodes, and this image has no Nix store",
+                value=text,
+                hint="leave it out, or give a NixOS config",
+            )
+        return self._named(text)
 
     def _named(self, text: str) -> Image:
         kind, _, argument = text.partition(":")
-        if text.startswith(STORE):
-            return system_image(text)
         if text == "host":
             return host_image()
         if kind == "rootfs" and argument:

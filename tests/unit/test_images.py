@@ -8,6 +8,7 @@ import pytest
 
 from pytest_nspawn import ConfigError, Node, images
 from pytest_nspawn.images import Images
+from pytest_nspawn.model import Store
 
 
 def test_a_node_without_a_config_needs_no_nix() -> None:
@@ -56,3 +57,15 @@ def test_what_cannot_be_is_said(tmp_path: Path, node: Node, problem: str) -> Non
         Images(directories=[tmp_path]).configs("web", node)
     assert "node 'web'" in str(caught.value)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["closure", "writable"])
+def test_a_store_that_cannot_be_given_is_an_error(tmp_path: Path, store: Store) -> None:
+    for node in (Node(store=store), Node(image="rootfs:/srv", store=store)):
+        with pytest.raises(ConfigError, match="is for NixOS nodes"):
+            Images().of("one", node)
+    (tmp_path / "init").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "STORE", f"{tmp_path}/")
+        with pytest.raises(ConfigError, match="needs the closure of the system"):
+            Images().of("one", Node(image=f"{tmp_path}/", store=store))
