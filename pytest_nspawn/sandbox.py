@@ -6,6 +6,7 @@ What runs in it is in `inside/`; it ends when this process does, however that ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -257,8 +258,8 @@ def sweep(homes: Sequence[Path]) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Kill what is in a control group and remove it; its own warden may be doing the same."""
-    with contextlib.suppress(FileNotFoundError):
+    """Kill what is in a control group and remove it; its own warden, or another run's sweep, may be doing the same."""
+    try:
         if (path / "cgroup.kill").exists():
             (path / "cgroup.kill").write_text("1", encoding="ascii")
             _wait_until_empty(path / "cgroup.events")
@@ -266,6 +267,12 @@ def _remove(path: Path) -> None:
             # Still busy: the next run finds it empty.
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOENT,
+            errno.ENODEV,
+        ):  # removed before a file of it was opened, or after
+            raise
 
 
 def _wait_until_empty(events: Path) -> None:

@@ -8,16 +8,20 @@ init is gone. Kernel documents: cgroup-v2 (cgroup.kill, cgroup.events), user_nam
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_nspawn import wire
 from pytest_nspawn.inside import init, linux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NAMESPACES = (
     linux.CLONE_NEWNS
@@ -174,11 +178,10 @@ class Cgroups:
 
     def remove(self) -> None:
         """Kill what is left in the run's cgroup, wait until it is empty, and remove every directory."""
-        with contextlib.suppress(FileNotFoundError):
+        with _unless_removed():
             self._kill()
-            _remove_tree(self.run)
-        for path in self._v1.values():
-            with contextlib.suppress(FileNotFoundError):
+        for path in (self.run, *self._v1.values()):
+            with _unless_removed():
                 _remove_tree(path)
 
     def _kill(self) -> None:
@@ -191,6 +194,19 @@ class Cgroups:
             poll.poll(100)
         os.close(events)
         _reap()
+
+
+@contextlib.contextmanager
+def _unless_removed() -> Iterator[None]:
+    """The owner is dead, so another run's sweep may remove the same control groups at this moment."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOENT,
+            errno.ENODEV,
+        ):  # removed before a file of it was opened, or after
+            raise
 
 
 def _clear_scope() -> str:

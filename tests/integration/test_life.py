@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nspawn import sandbox
+from pytest_nspawn import cgroups, sandbox
 from pytest_nspawn.cluster import Engine
 from pytest_nspawn.model import Topology
 
@@ -125,6 +126,48 @@ def test_after_test_process_and_warden_the_next_run_removes_the_empty_groups(vic
     groups = run_groups(victim.process.pid)
     sandbox.sweep([group.parent for group in groups])
     victim.assert_gone()
+
+
+def test_a_sweep_beside_a_warden_that_removes_the_same_groups_disturbs_neither(
+    victim: Victim, capfd: pytest.CaptureFixture[str]
+) -> None:
+    homes = {group.parent for group in victim.groups}
+    victim.kill("test process")
+    victim.process.wait(20)
+    while run_groups(victim.process.pid):
+        sandbox.sweep(list(homes))
+    victim.assert_gone()
+    assert not capfd.readouterr().err
+
+
+def test_a_group_that_is_removed_while_a_sweep_waits_for_it_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = cgroups.cgroup_home().path
+    if home is None:
+        pytest.skip("here systemd makes the control groups' home: there is none to sweep")
+    with subprocess.Popen(["sleep", "infinity"]) as process:
+        group = (
+            home / f"pytest-nspawn-{process.pid}-0-1"
+        )  # of an owner that started at another time: it is dead
+        group.mkdir()
+        (group / "cgroup.procs").write_text(str(process.pid))
+
+        class Poll:
+            """Another run is quicker."""
+
+            def register(self, *_arguments: object) -> None:
+                pass
+
+            def poll(self, _milliseconds: int) -> None:
+                process.wait()
+                wait_for(lambda: not processes_in([group]))
+                with contextlib.suppress(FileNotFoundError):
+                    group.rmdir()
+
+        monkeypatch.setattr(select, "poll", Poll)
+        sandbox.sweep([home])
+    assert not group.exists()
 
 
 @pytest.mark.parametrize("part", ["alpha nspawn", "alpha leader"])
