@@ -18,6 +18,7 @@ from pytest_nspawn.nixbuild import Builder, nix
 from pytest_nspawn.nixbuild.nixpkgs import Nixpkgs
 from pytest_nspawn.nixbuild.request import Request, node_request
 from pytest_nspawn.nixbuild.systems import HOME
+from tests.nix_config import NIX_CONFIG
 
 # What both boot: networkd with an IPv4 and an IPv6 address, and a service.
 _SYSTEM = """
@@ -121,5 +122,5 @@ def unchanged(nixpkgs: Path, repeats: int) -> Row:
 
 def rows(nixpkgs: Path, repeats: int) -> list[Row]:
     """All that is measured of NixOS."""
-    os.environ.setdefault("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+    os.environ.setdefault("NIX_CONFIG", NIX_CONFIG)
     return [boots(nixpkgs, repeats), evaluations(nixpkgs, min(repeats, 10)), unchanged(nixpkgs, repeats)]

@@ -121,7 +121,7 @@ class NixError(ConfigError):
         )
         parts = [f"{head}:{_block(self.message)}"]
         parts += [f"at {self.place}"] if self.place else []
-        parts += [f"see: {self.hint}"] if self.hint else []
+        parts += [self.hint] if self.hint else []
         return "\n".join(parts)
 
 

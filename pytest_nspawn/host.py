@@ -231,6 +231,7 @@ def _nix(host: Host) -> list[Check]:
         )
     ]
     if nix:
+        checks.append(_build_users(host))
         checks.append(
             Check(
                 name="strace",
@@ -242,6 +243,30 @@ def _nix(host: Host) -> list[Check]:
             )
         )
     return checks
+
+
+def _build_users(host: Host) -> Check:
+    """As root Nix builds as the members of a group (nix.conf(5), build-users-group), which nobody may have made."""
+    _, said = host.run(["nix", "--extra-experimental-features", "nix-command", "show-config"])
+    match = re.search(r"^build-users-group = (\S+)$", said, re.MULTILINE)
+    group = match[1] if match is not None and host.tree.user == 0 else None
+    ok = (
+        group is None
+        or re.search(rf"^{re.escape(group)}:", host.run(["getent", "group", group])[1]) is not None
+    )
+    mend = (
+        host.install("nix-setup-systemd")
+        if host.which("apt-get")
+        else "echo 'build-users-group =' >> /etc/nix/nix.conf"
+    )
+    return Check(
+        name="builds of Nix",
+        ok=ok,
+        required=False,
+        found=f"as users of the group {group}" if group else "as the user who asks, or by Nix's daemon",
+        problem=f"as root it builds as users of the group {group}, which does not exist",
+        mend=mend,
+    )
 
 
 def _systemd(host: Host) -> Check:

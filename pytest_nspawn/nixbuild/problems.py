@@ -16,6 +16,17 @@ _NODE = re.compile(r"while evaluating the node '([^']+)'")
 _IN_FILE = re.compile(r"(?:^|\n)\s*- In `([^'`]+)'|in `([^'`]+)'")
 _OPTION = re.compile(r"option (?:value )?`([^']+)'")
 _BUILDER = re.compile(r"(?:builder for|build of|Cannot build) '(/nix/store/[^']+\.drv)'")
+_HINTS = {
+    "build-users-group": (
+        "root builds as users of that group: make it (on Debian: apt-get install nix-setup-systemd), "
+        "or say `build-users-group =` in /etc/nix/nix.conf"
+    ),
+    "required for sandboxing": (
+        "this machine has no namespaces for Nix's sandbox: say `sandbox = false` in /etc/nix/nix.conf"
+    ),
+}
+"""What to do about messages of Nix that are about the machine, not about what is built."""
+
 _NOISE = re.compile(r"\n*\(?use '--show-trace'.*|\n*For full logs, run.*", re.DOTALL)
 
 
@@ -25,7 +36,7 @@ def of_evaluation(log: Log, request: Request, texts: Path) -> NixError:
     message = _NOISE.sub("", complaint.message).strip()
     place = _place(complaint, request, texts)
     node = _owner_of(place, request) or _node_of(complaint)
-    hint = None
+    hint = _hint(message)
     if str(texts) in message and "No such file" in message:
         hint = "a path in Nix text has to be absolute; a config that is a file may name others beside it"
     return NixError(
@@ -55,8 +66,12 @@ def of_build(log: Log, request: Request) -> NixError:
         node=node,
         message=message,
         place=None,
-        hint=f"nix log {derivation}" if derivation is not None else None,
+        hint=_hint(message) or (f"see: nix log {derivation}" if derivation is not None else None),
     )
+
+
+def _hint(message: str) -> str | None:
+    return next((hint for words, hint in _HINTS.items() if words in message), None)
 
 
 def _what(request: Request, node: str | None) -> str:
@@ -73,7 +88,8 @@ def _main(log: Log) -> Complaint:
     """The complaint that says why: the first, of a derivation rather than of what needs it."""
     if log.complaints:
         return log.complaints[0]
-    return Complaint(message="\n".join(log.plain).strip() or "Nix said nothing")
+    errors = [line.removeprefix("error:").strip() for line in log.plain if not line.startswith("warning:")]
+    return Complaint(message="\n".join(errors or log.plain).strip() or "Nix said nothing")
 
 
 def _node_of(complaint: Complaint) -> str | None:

@@ -15,6 +15,7 @@ from pytest_nspawn.cluster import Cluster, Engine, EngineOptions
 from pytest_nspawn.errors import HostError
 from pytest_nspawn.machine import Machine
 from pytest_nspawn.model import Node, Topology
+from tests.nix_config import NIX_CONFIG
 from tests.nixos.given import nixpkgs_over_debian
 
 from .leftovers import Leftovers, run_groups
@@ -65,7 +66,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not (path / "default.nix").is_file():
         pytest.skip("NSPAWN_TEST_STANDIN names no stand-in for nixpkgs: make one with ./dev standin")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+        patch.setenv("NIX_CONFIG", NIX_CONFIG)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield path
 

@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.nix_config import NIX_CONFIG
+
 _HERE = Path(__file__).parent / "debian"
 _CACHE = Path(__file__).parents[2] / ".cache/nixpkgs-debian"
-_NIX = ("--option", "substitute", "false")
 
 
 def given_nixpkgs() -> Path | None:
@@ -28,9 +29,7 @@ def prepare(nixpkgs: Path) -> Path:
 def build(expression: Path, wrapper: Path, names: tuple[str, ...]) -> Mapping[str, str]:
     """Builds attributes of a Nix file that takes { wrapper }, in one evaluation: name -> store path."""
     attributes = [argument for name in names for argument in ("-A", name)]
-    built = _run(
-        "nix-build", *_NIX, "--no-out-link", str(expression), "--arg", "wrapper", str(wrapper), *attributes
-    )
+    built = _run("nix-build", "--no-out-link", str(expression), "--arg", "wrapper", str(wrapper), *attributes)
     return dict(zip(names, built.split(), strict=True))
 
 
@@ -39,7 +38,8 @@ def evaluate(expression: str) -> object:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    environment = os.environ | {"NIX_CONFIG": NIX_CONFIG}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         message = f"{command[0]} failed with {done.returncode}:\n{done.stderr[-4000:]}"
         raise RuntimeError(message)

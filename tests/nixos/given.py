@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.nix_config import NIX_CONFIG
+
 from . import debian_nixpkgs
 
 
@@ -33,5 +35,5 @@ def buildable_nixpkgs(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Over Debian's programs on Debian, else as it is: then Nix's own cache has the programs."""
     if shutil.which("apt-get") is None:
         return given_nixpkgs()
-    monkeypatch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\n")
+    monkeypatch.setenv("NIX_CONFIG", NIX_CONFIG)
     return nixpkgs_over_debian()

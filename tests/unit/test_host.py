@@ -254,6 +254,10 @@ def _machine(
             return 0, nspawn
         if command[0] == "unshare":
             return 0, probe
+        if command[0] == "nix":
+            return 0, "build-hook = \nbuild-users-group = nixbld\n"
+        if command[0] == "getent":
+            return (0, "nixbld:x:997:nixbld1\n") if command[-1] not in lacks else (2, "")
         return 0, ""
 
     return host.Host(
@@ -364,6 +368,17 @@ def test_a_machine_without_nix_loses_only_nixos_configurations(fake: Fake) -> No
         "not installed: every run evaluates NixOS configurations anew",
         "apt-get install strace",
     )
+
+
+def test_builds_of_root_need_their_group(fake: Fake) -> None:
+    failing = _failing(host.checks("root", _machine(fake, lacks=["nixbld"])))
+    assert failing["builds of Nix"] == (
+        "as root it builds as users of the group nixbld, which does not exist",
+        "apt-get install nix-setup-systemd",
+    )
+    failing = _failing(host.checks("root", _machine(fake, lacks=["nixbld", "apt-get"])))
+    assert failing["builds of Nix"][1] == "echo 'build-users-group =' >> /etc/nix/nix.conf"
+    assert "builds of Nix" not in _failing(host.checks("user", _machine(fake, uid=ME, lacks=["nixbld"])))
 
 
 @pytest.mark.parametrize(
