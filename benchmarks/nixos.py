@@ -94,7 +94,7 @@ def evaluations(nixpkgs: Path, repeats: int) -> Row:
             name: node_request(name, node, (_SYSTEM,), wiring, None) for name, node in topology.nodes.items()
         }
         request = Request(nixpkgs=Nixpkgs(path=str(nixpkgs)), nodes=nodes).write(home)
-        outcome = nix.instantiate(HOME / "evaluate.nix", "nodes", {"request": str(request)}, lambda _: None)
+        outcome = nix.instantiate(HOME / "evaluate.nix", ["nodes"], {"request": str(request)}, lambda _: None)
         if outcome.output is None:
             raise SystemExit(outcome.log.complaints[0].message)
 

@@ -22,7 +22,17 @@ from pytest_nspawn.images import Image, ImageFactory, Images
 from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
 from pytest_nspawn.machine import Machine, MachineOptions
 from pytest_nspawn.model import CommandResult, Config, NetworkName, Node, NodeLike, Topology, as_node
-from pytest_nspawn.nixbuild import Builder, Facts, Manifest, NixTest, interfaces_of, test_of, with_facts
+from pytest_nspawn.nixbuild import (
+    Builder,
+    Facts,
+    Manifest,
+    NixTest,
+    Outline,
+    interfaces_of,
+    outline_of,
+    test_of,
+    with_facts,
+)
 from pytest_nspawn.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -155,18 +165,32 @@ class Engine:
             cluster.start_all()
         return cluster
 
-    def nix_test(self, reference: Config, *, directories: Sequence[Path] = ()) -> NixTest:
-        """An existing NixOS test, from the manifest or evaluated and built; `boot` knows its systems from then on.
+    def nix_outline(self, reference: Config, *, directories: Sequence[Path] = ()) -> Outline:
+        """What can be known of an existing NixOS test before anything is built, from the manifest or evaluated.
 
         `reference` is an absolute path, or a flake reference with an attribute. Raises NixError, ConfigError, HostError.
         """
-        where = [*directories, *self.options.directories]
         if self._manifest is not None:
-            name = Path(reference).name if isinstance(reference, Path) else reference.rpartition("#")[2]
-            file = reference if isinstance(reference, Path) else None
-            test = test_of(self._manifest.entry(str(reference), name), file=file)
+            return outline_of(_entry(self._manifest, reference), reference)
+        return self._builder.outline(reference, [*directories, *self.options.directories])
+
+    def nix_test(
+        self,
+        reference: Config,
+        *,
+        directories: Sequence[Path] = (),
+        check: Callable[[Outline], None] = lambda _outline: None,
+    ) -> NixTest:
+        """An existing NixOS test, from the manifest or evaluated and built; `boot` knows its systems from then on.
+
+        `check` is shown the test before anything is built; what it raises ends this. Raises NixError, ConfigError,
+        HostError.
+        """
+        if self._manifest is not None:
+            test = test_of(_entry(self._manifest, reference), reference)
+            check(test)
         else:
-            test = self._builder.test(reference, where)
+            test = self._builder.test(reference, [*directories, *self.options.directories], check)
         self._systems |= {known.system: known for known in test.facts.values()}
         return test
 
@@ -239,6 +263,12 @@ class Engine:
 
     def _can_shift(self, path: str) -> bool:
         return self.sandbox.can_shift(path)
+
+
+def _entry(manifest: Manifest, reference: Config) -> Any:
+    """A test's entry, by its reference or its last word."""
+    name = Path(reference).name if isinstance(reference, Path) else reference.rpartition("#")[2]
+    return manifest.entry(str(reference), name)
 
 
 class Cluster(Mapping[str, Machine]):

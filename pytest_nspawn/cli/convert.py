@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from pytest_nspawn import naming
 from pytest_nspawn.cli import common
 from pytest_nspawn.cli.nixtext import node_texts
 from pytest_nspawn.cli.rewrite import Rewritten, rewrite
-from pytest_nspawn.driver import PreparedTest, judge
+from pytest_nspawn.driver import judge
 from pytest_nspawn.errors import ConfigError
+from pytest_nspawn.nixbuild import Outline
 
 _IMPORT = '''\
 def from_test(node: str) -> str:
@@ -57,13 +58,20 @@ def add(commands: Any) -> None:
 def _convert(options: argparse.Namespace) -> int:
     reference = common.reference(options.test)
     with common.engine(options) as engine:
-        test = engine.nix_test(reference, directories=[common.directory_of(reference)])
+        where = [common.directory_of(reference)]
+        test: Outline
+        # A flake's check has its nodes built in: the systems themselves stand in the file.
+        if isinstance(reference, Path):
+            test, systems = engine.nix_outline(reference, directories=where), {}
+        else:
+            test = built = engine.nix_test(reference, directories=where)
+            systems = {name: known.system for name, known in built.facts.items()}
         verdict = judge(test)
     if not verdict.can_run:
         print(verdict, file=sys.stderr)
     beside = common.directory_of(reference)
     output = Path(options.output or beside / f"test_{_word(test.name)}.py")
-    text = converted(test, reference, output.parent if options.output != "-" else beside)
+    text = converted(test, systems, reference, output.parent if options.output != "-" else beside)
     if options.output == "-":
         print(text, end="")
         return 0
@@ -76,11 +84,14 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def converted(test: PreparedTest, reference: Path | str, directory: Path) -> str:
-    """The text of a pytest file that stands in `directory`. Raises ConfigError for a script that cannot be converted."""
-    names = list(test.topology.nodes)
+def converted(test: Outline, systems: Mapping[str, str], reference: Path | str, directory: Path) -> str:
+    """The text of a pytest file that stands in `directory`; `systems` are those of a flake's check, by node.
+
+    Raises ConfigError for a script that cannot be converted.
+    """
+    names = test.nodes
     rewritten = rewrite(test.script, names, test.host_names)
-    configs = _configs(test, reference)
+    configs = _configs(test, systems, reference)
     parts = [
         f'"""{test.name}: what {_shown(reference)} tests, as a pytest file."""',
         "",
@@ -100,15 +111,14 @@ def converted(test: PreparedTest, reference: Path | str, directory: Path) -> str
     return "\n".join(parts) + "\n"
 
 
-def _configs(test: PreparedTest, reference: Path | str) -> dict[str, str]:
+def _configs(test: Outline, systems: Mapping[str, str], reference: Path | str) -> dict[str, str]:
     """What stands for each node in the mark, as Python."""
     if not isinstance(reference, Path):
-        # A flake's check has its nodes built in: the systems themselves.
-        return {name: _quoted(str(node.config)) for name, node in test.topology.nodes.items()}
+        return {name: _quoted(system) for name, system in systems.items()}
     texts = node_texts(reference.read_text(encoding="utf-8"))
     return {
         name: _nix_literal(texts[name]) if "{" in texts.get(name, "") else f"from_test({_quoted(name)})"
-        for name in test.topology.nodes
+        for name in test.nodes
     }
 
 
@@ -141,7 +151,7 @@ def _mark(configs: Mapping[str, str]) -> str:
     return "\n".join([*lines, ")"])
 
 
-def _arguments(rewritten: Rewritten, names: list[str]) -> str:
+def _arguments(rewritten: Rewritten, names: Sequence[str]) -> str:
     by_identifier = {naming.identifier(name): name for name in names}
     arguments = [f"{name}: Machine" for name in by_identifier if name in rewritten.used]
     if "machine" in rewritten.used and "machine" not in by_identifier:

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 def _explain(options: argparse.Namespace) -> int:
     reference = common.reference(options.test)
     with common.engine(options) as engine:
-        test = engine.nix_test(reference, directories=[common.directory_of(reference)])
+        test = engine.nix_outline(reference, directories=[common.directory_of(reference)])
         verdict = judge(test)
     print(verdict)
     return 0 if verdict.can_run else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pytest_nspawn.driver.driver import Debug, Driver, Nodes, Surroundings, Vlan
 from pytest_nspawn.driver.log import ScriptLog
 from pytest_nspawn.driver.polling import Poll
-from pytest_nspawn.driver.prepared import PreparedTest
 from pytest_nspawn.driver.script import Script, locate, vm_only_calls
 from pytest_nspawn.driver.verdict import Verdict, judge, script_of
 
@@ -14,7 +13,6 @@ __all__ = [
     "Driver",
     "Nodes",
     "Poll",
-    "PreparedTest",
     "Script",
     "ScriptLog",
     "Surroundings",

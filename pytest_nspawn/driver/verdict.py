@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_nspawn.driver.prepared import PreparedTest
 from pytest_nspawn.driver.script import Script, locate, vm_only_calls
+from pytest_nspawn.nixbuild import Outline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +36,15 @@ class Verdict:
         )
 
 
-def script_of(test: PreparedTest) -> Script:
+def script_of(test: Outline) -> Script:
     """A test's script, at its lines in the .nix file where those can be found."""
     return locate(test.script, file=test.file, line=test.line, name=test.name)
 
 
-def judge(test: PreparedTest) -> Verdict:
-    """Say whether a test can run as containers, before it boots. Raises ConfigError where its script is no Python."""
+def judge(test: Outline) -> Verdict:
+    """Say whether a test can run as containers, before anything is built. Raises ConfigError where its script is no Python."""
     script = script_of(test)
     options = [f"node {name}: {option}" for name, found in sorted(test.vm_only.items()) for option in found]
     place = os.path.basename(script.filename)
     calls = [f"{place}:{call.line}: {call.method}() ({call.reason})" for call in vm_only_calls(script)]
-    return Verdict(test=test.name, nodes=tuple(test.topology.nodes), obstacles=(*options, *calls))
+    return Verdict(test=test.name, nodes=test.nodes, obstacles=(*options, *calls))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pytest_nspawn.nixbuild.facts import Facts, Interface, Manifest, facts_of
 from pytest_nspawn.nixbuild.systems import Builder, interfaces_of, with_facts
-from pytest_nspawn.nixbuild.test import NixTest, test_of
+from pytest_nspawn.nixbuild.test import NixTest, Outline, outline_of, test_of
 
 __all__ = [
     "Builder",
@@ -22,8 +22,10 @@ __all__ = [
     "Interface",
     "Manifest",
     "NixTest",
+    "Outline",
     "facts_of",
     "interfaces_of",
+    "outline_of",
     "test_of",
     "with_facts",
 ]

@@ -1,4 +1,4 @@
-"""Results of evaluations, remembered by what they read, and kept from the garbage collector while they are used."""
+"""Results of evaluations, files each, remembered by what they read, and kept from the garbage collector while they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pytest_nspawn.nixbuild.reads import Reads, unchanged
@@ -38,30 +38,36 @@ class Entry:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def find(self) -> Path | None:
-        """The result, where everything that its evaluation read is as it was and it is still in the store."""
+    def find(self) -> list[Path]:
+        """The results, where everything that their evaluation read is as it was and they are still in the store."""
         try:
             known = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        result = Path(known["result"])
-        if not result.exists() or not unchanged(known["reads"]):
-            return None
+            results, read = [Path(each) for each in known["results"]], known["reads"]
+        except (OSError, ValueError, KeyError):
+            return []  # nothing is remembered, or by another version of this
+        if not all(each.exists() for each in results) or not unchanged(read):
+            return []
         os.utime(self.directory)
-        return result
+        return results
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a result that is none of the store's."""
+        path = self.directory / f"{name}.json"
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        return path
 
     def root(self) -> Path:
         """A link for Nix to make: it keeps a result from the garbage collector. Each is another one."""
         return self.directory / f"root-{time.time_ns()}"
 
-    def remember(self, result: Path, reads: Reads | None) -> None:
-        """Remember a result, or (None) that it cannot be; roots of results that nobody uses any more go."""
+    def remember(self, results: Sequence[Path], reads: Reads | None) -> None:
+        """Remember results, or (None) that they cannot be; roots of results that nobody uses any more go."""
         if reads is None:
             self._file.unlink(missing_ok=True)
         else:
-            temporary = self.directory / f"result.{os.getpid()}"
-            temporary.write_text(json.dumps({"result": str(result), "reads": reads}), encoding="utf-8")
-            temporary.replace(self._file)
+            self.write("result", json.dumps({"results": [str(each) for each in results], "reads": reads}))
         os.utime(self.directory)
         _forget(self.directory)
         for other in self.directory.parent.iterdir():

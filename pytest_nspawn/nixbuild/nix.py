@@ -49,9 +49,10 @@ _KEPT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a call of Nix came to: its output's lines, or None where it failed."""
+    """What a call of Nix came to: whether it succeeded, its output's words (those before it failed, too), what it said."""
 
-    output: Sequence[str] | None
+    ok: bool
+    output: Sequence[str]
     log: Log
 
 
@@ -74,11 +75,17 @@ def require(what: str) -> None:
 
 
 def instantiate(
-    file: Path, attribute: str, arguments: Mapping[str, str], status: Status, *, prefix: Sequence[str] = ()
+    file: Path,
+    attributes: Sequence[str],
+    arguments: Mapping[str, str],
+    status: Status,
+    *,
+    prefix: Sequence[str] = (),
 ) -> Outcome:
-    """Evaluate an attribute to its derivation; the output is the derivation's path. `prefix` runs it (strace)."""
+    """Evaluate attributes to their derivations, one after the other; the output is their paths. `prefix` runs it (strace)."""
     words = [word for name, value in arguments.items() for word in ("--argstr", name, value)]
-    argv = [*prefix, "nix-instantiate", str(file), "--attr", attribute, *words, *_OPTIONS]
+    wanted = [word for attribute in attributes for word in ("--attr", attribute)]
+    argv = [*prefix, "nix-instantiate", str(file), *wanted, *words, *_OPTIONS]
     return _call(argv, status, GC_INITIAL_HEAP_SIZE=_heap())
 
 
@@ -86,6 +93,13 @@ def realise(derivation: str, root: Path, status: Status) -> Outcome:
     """Build a derivation or fetch it; `root` becomes a link to it that keeps it from the garbage collector."""
     argv = ["nix-store", "--realise", derivation, "--add-root", str(root), "--indirect", *_OPTIONS]
     return _call(argv, status)
+
+
+def binding(derivation: str, name: str) -> str:
+    """A variable of a derivation, which need not be built."""
+    return process.run(
+        ["nix-store", "--query", "--binding", name, derivation], environment=environment()
+    ).stdout
 
 
 def dependants(derivation: str) -> list[str]:
@@ -113,4 +127,4 @@ def _call(argv: Sequence[str], status: Status, **variables: str) -> Outcome:
         status(log.status())
 
     code, output = process.run_aloud(argv, environment=environment() | variables, on_stderr=heard)
-    return Outcome(output=output.split() if code == 0 else None, log=log)
+    return Outcome(ok=code == 0, output=output.split(), log=log)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pytest_nspawn.nixbuild.cache import Entry
 from pytest_nspawn.nixbuild.facts import Facts, facts_of
 from pytest_nspawn.nixbuild.nixpkgs import Nixpkgs
 from pytest_nspawn.nixbuild.request import Request, node_request, peer
-from pytest_nspawn.nixbuild.test import NixTest, test_of
+from pytest_nspawn.nixbuild.test import NixTest, Outline, outline_of, test_of
 
 HOME = Path(__file__).resolve().parent.parent / "nixos"
 """The Nix code of this package."""
@@ -59,69 +60,106 @@ class Builder:
                 },
                 peers={name: peer(name, wiring) for name in topology.nodes if name not in configs},
             )
-            facts = {name: facts_of(name, entry) for name, entry in self.result("nodes", request).items()}
+            with contextlib.closing(self._results(request, "nodes")) as results:
+                facts = {name: facts_of(name, entry) for name, entry in next(results).items()}
             wiring = naming.plan_wiring(with_facts(topology, facts), interfaces_of(facts))
             if _agree(facts, wiring):
                 break
         return facts
 
-    def test(self, reference: Config, directories: Sequence[Path]) -> NixTest:
-        """Evaluate an existing NixOS test and build its nodes. Raises NixError, ConfigError, HostError.
+    def outline(self, reference: Config, directories: Sequence[Path]) -> Outline:
+        """Evaluate an existing NixOS test, as far as that needs nothing built. Raises NixError, ConfigError, HostError.
 
         `reference` is an absolute path, such a path with `#` and the name of one of its tests, or a flake reference
         with an attribute.
         """
         request = Request(nixpkgs=self.nixpkgs(directories), test=reference)
-        path = str(reference).partition("#")[0]
-        file = Path(path) if path.endswith(".nix") else None
-        return test_of(self.result("test", request), file=file)
+        with contextlib.closing(self._results(request, "outline")) as results:
+            return outline_of(next(results), reference)
 
-    def result(self, attribute: str, request: Request) -> dict[str, Any]:
-        """The JSON that an attribute of evaluate.nix is built to, from the cache where nothing that it read changed."""
-        environment = nix.environment()
-        entry = Entry(f"{attribute}-{request.key(environment)}")
+    def test(
+        self, reference: Config, directories: Sequence[Path], check: Callable[[Outline], None]
+    ) -> NixTest:
+        """Evaluate an existing NixOS test and build its nodes. Raises NixError, ConfigError, HostError.
+
+        `check` is shown the test before anything is built; what it raises ends this.
+        """
+        request = Request(nixpkgs=self.nixpkgs(directories), test=reference)
+        with contextlib.closing(self._results(request, "outline", "test")) as results:
+            check(outline_of(next(results), reference))
+            return test_of(next(results), reference)
+
+    def _results(self, request: Request, *attributes: str) -> Generator[dict[str, Any]]:
+        """The JSON of each of some attributes of evaluate.nix, built when it is asked for.
+
+        They come from the cache where nothing that their evaluation read changed.
+        """
+        entry = Entry(f"{'-'.join(attributes)}-{request.key(nix.environment())}")
         with entry.locked():
             found = entry.find()
-            if found is None:
+            for path in found:
+                yield json.loads(path.read_text(encoding="utf-8"))
+            if len(found) == len(attributes):
+                return
+            paths: list[Path] = []
+            try:
+                evaluated = self._evaluate(attributes, request, entry)
                 try:
-                    found = self._build(attribute, request, entry)
+                    for attribute, derivation in zip(attributes, evaluated.derivations, strict=False):
+                        paths.append(self._made(attribute, derivation, request, entry))
+                        if len(paths) > len(found):
+                            yield json.loads(paths[-1].read_text(encoding="utf-8"))
                 finally:
-                    self.on_status(None)
-        data: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-        return data
+                    entry.remember(paths, evaluated.reads)
+            finally:
+                self.on_status(None)
+            if evaluated.problem is not None:
+                raise evaluated.problem
 
-    def _build(self, attribute: str, request: Request, entry: Entry) -> Path:
+    def _evaluate(self, attributes: Sequence[str], request: Request, entry: Entry) -> _Evaluated:
         path = request.write(entry.directory)
         since = time.time_ns()
         with tempfile.NamedTemporaryFile("r", prefix="nspawn-reads-", encoding="ascii") as trace:
             prefix = [*reads.STRACE, "-o", trace.name] if _can_trace() else []
             outcome = nix.instantiate(
                 HOME / "evaluate.nix",
-                attribute,
+                attributes,
                 {"request": str(path)},
                 self._status("evaluating"),
                 prefix=prefix,
             )
-            if outcome.output is None:
-                raise problems.of_evaluation(outcome.log, request, entry.directory)
             touched = reads.parse(trace) if prefix else None
-        derivation = outcome.output[-1]
-        built = nix.realise(derivation, entry.root(), self._status("building"))
-        if built.output is None:
-            raise problems.of_build(built.log, request)
-        result = Path(built.output[-1])
-        if not result.is_file():
-            raise NixError(problem="Nix gave no result", node=None, message=str(result), place=None)
         known = None
         if touched is not None:
             trusted = request.nixpkgs.path or str(HOME)
             known = reads.signatures(touched, since=since, trusted=trusted, own=str(entry.directory))
-        entry.remember(result.resolve(), known)
-        return result
+        problem = None if outcome.ok else problems.of_evaluation(outcome.log, request, entry.directory)
+        return _Evaluated(derivations=outcome.output, reads=known, problem=problem)
+
+    def _made(self, attribute: str, derivation: str, request: Request, entry: Entry) -> Path:
+        """The file that a derivation is built to; an outline is in the derivation itself."""
+        if attribute == "outline":
+            return entry.write(attribute, nix.binding(derivation, "text"))
+        built = nix.realise(derivation, entry.root(), self._status("building"))
+        if not built.ok:
+            raise problems.of_build(built.log, request)
+        result = Path(built.output[-1])
+        if not result.is_file():
+            raise NixError(problem="Nix gave no result", node=None, message=str(result), place=None)
+        return result.resolve()
 
     def _status(self, phase: str) -> Callable[[str], None]:
         self.on_status(phase)
         return self.on_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evaluated:
+    """What an evaluation came to: derivations (those before its error, too), what it read, and its error."""
+
+    derivations: Sequence[str]
+    reads: reads.Reads | None
+    problem: NixError | None
 
 
 def _can_trace() -> bool:

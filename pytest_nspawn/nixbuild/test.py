@@ -1,66 +1,61 @@
-"""An existing NixOS test, evaluated: its nodes, built, and its script."""
+"""An existing NixOS test: what its evaluation says of it, and what its nodes are built to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pytest_nspawn.errors import ConfigError
-from pytest_nspawn.model import Node, Topology
+from pytest_nspawn.model import Config, Node, Topology
 from pytest_nspawn.nixbuild.facts import Facts, facts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NixTest:
-    """What Nix gives of a test; `line` is where `testScript` stands in `file`, `timeout` is in seconds."""
+class Outline:
+    """What can be known of a test before anything is built; `line` is where `testScript` stands in `file`.
+
+    `vm_only` are options that need a virtual machine, by node; `host_names` are those that differ from the names of
+    their nodes, and those.
+    """
 
     name: str
     script: str
-    facts: Mapping[str, Facts]
+    nodes: Sequence[str]
+    vm_only: Mapping[str, Sequence[str]]
+    host_names: Mapping[str, str]
     file: Path | None = None
     line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NixTest(Outline):
+    """A test whose nodes are built; `timeout` is in seconds."""
+
+    topology: Topology
+    facts: Mapping[str, Facts]
     timeout: float | None = None
 
-    @property
-    def topology(self) -> Topology:
-        """Its nodes, as built systems, in the networks that they say."""
-        nodes = {
-            name: Node(
-                known.system,
-                # None where a manifest does not say: then it is in the first network, as any node.
-                networks=None
-                if known.interfaces is None
-                else list(dict.fromkeys(each.network for each in known.interfaces)),
-            )
-            for name, known in self.facts.items()
-        }
-        return Topology(nodes, name=self.name)
 
-    @property
-    def vm_only(self) -> Mapping[str, Sequence[str]]:
-        """Options that need a virtual machine, by node."""
-        return {name: known.vm_only for name, known in self.facts.items() if known.vm_only}
-
-    @property
-    def host_names(self) -> Mapping[str, str]:
-        """Host names that differ from the names of their nodes, and those."""
-        return {
-            known.host_name: name for name, known in self.facts.items() if known.host_name not in (None, name)
-        }
-
-
-def test_of(entry: Any, *, file: Path | None) -> NixTest:
-    """A test from what evaluate.nix gives, or from a manifest. Raises ConfigError."""
+def outline_of(entry: Any, reference: Config) -> Outline:
+    """What evaluate.nix, or a manifest, says of a test that goes by a reference. Raises ConfigError."""
+    path = str(reference).partition("#")[0]
+    file = Path(path) if path.endswith(".nix") else None
     try:
-        return NixTest(
+        nodes = {name: each if isinstance(each, dict) else {} for name, each in entry["nodes"].items()}
+        return Outline(
             name=entry["name"],
             script=entry["testScript"],
-            facts={name: facts_of(name, each) for name, each in entry["nodes"].items()},
+            nodes=tuple(sorted(nodes)),
+            vm_only={name: tuple(each["vmOnly"]) for name, each in nodes.items() if each.get("vmOnly")},
+            host_names={
+                each["hostName"]: name
+                for name, each in nodes.items()
+                if each.get("hostName") not in (None, name)
+            },
             file=Path(entry["file"]) if entry.get("file") else file,
             line=entry.get("line"),
-            timeout=entry.get("timeout"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -68,3 +63,25 @@ def test_of(entry: Any, *, file: Path | None) -> NixTest:
             value=entry,
             hint='it has "name", "nodes" and "testScript"',
         ) from error
+
+
+def test_of(entry: Any, reference: Config) -> NixTest:
+    """The same with the nodes that are built, as a topology in the networks that they say. Raises ConfigError."""
+    outline = outline_of(entry, reference)
+    facts = {name: facts_of(name, each) for name, each in entry["nodes"].items()}
+    nodes = {
+        name: Node(
+            known.system,
+            # None where a manifest does not say: then it is in the first network, as any node.
+            networks=None
+            if known.interfaces is None
+            else list(dict.fromkeys(each.network for each in known.interfaces)),
+        )
+        for name, known in facts.items()
+    }
+    return NixTest(
+        **{field.name: getattr(outline, field.name) for field in fields(outline)},
+        topology=Topology(nodes, name=outline.name),
+        facts=facts,
+        timeout=entry.get("timeout"),
+    )

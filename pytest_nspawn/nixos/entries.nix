@@ -36,6 +36,7 @@ in
 {
   nodes = { specialArgs, modules }: (evaluate specialArgs modules).facts;
 
+  # `outline` needs nothing built, and none of the systems evaluated to its end.
   test =
     reference:
     let
@@ -50,15 +51,22 @@ in
       };
       all = evaluate test.specialArgs test.nodes;
       script = test.testScript;
+      common = {
+        inherit (test)
+          name
+          timeout
+          file
+          line
+          ;
+        testScript = if builtins.isFunction script then script { nodes = all.configs; } else script;
+      };
     in
     {
-      inherit (test)
-        name
-        timeout
-        file
-        line
-        ;
-      nodes = all.facts;
-      testScript = if builtins.isFunction script then script { nodes = all.configs; } else script;
+      outline = common // {
+        nodes = all.outlines;
+      };
+      built = common // {
+        nodes = all.facts;
+      };
     };
 }

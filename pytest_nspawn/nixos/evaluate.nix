@@ -1,6 +1,7 @@
 # What is asked for is a JSON file, see nixbuild/request.py; nothing of it is ever spliced into Nix text.
 # `nodes`: all nodes of a topology, evaluated together: a derivation that holds one JSON of their systems and facts.
-# `test`: the same of an existing NixOS test, and its script.
+# `test`: the same of an existing NixOS test, and its script. `outline`: what of it can be known before anything is built; it
+# is never built, its text is read from the derivation.
 { request }:
 
 let
@@ -25,6 +26,17 @@ let
       system
       ;
   };
+
+  test =
+    (import ./entries.nix {
+      inherit
+        lib
+        nixpkgs
+        pkgs
+        system
+        ;
+    }).test
+      data.test;
 
   # What a flake reference leads to: an attribute as it is spelled, else of this system's packages.
   fromFlake =
@@ -53,15 +65,12 @@ in
         nodes = lib.mapAttrs (_: node: node // { values = map valueOf node.configs; }) data.nodes;
       }).facts;
 
-  test = json "test" (
-    (import ./entries.nix {
-      inherit
-        lib
-        nixpkgs
-        pkgs
-        system
-        ;
-    }).test
-      data.test
-  );
+  test = json "test" test.built;
+
+  outline = derivation {
+    name = "nspawn-outline";
+    inherit system;
+    builder = "none";
+    text = builtins.unsafeDiscardStringContext (builtins.toJSON test.outline);
+  };
 }

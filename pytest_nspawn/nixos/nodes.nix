@@ -116,6 +116,12 @@ let
       ) known
     );
 
+  # What can be said before anything is built.
+  outlineOf = node: {
+    inherit (node.config.networking) hostName;
+    inherit (node.config.virtualisation.nspawn) vmOnly;
+  };
+
   factsOf =
     node:
     let
@@ -140,5 +146,6 @@ let
 in
 {
   inherit configs;
+  outlines = lib.mapAttrs (name: node: inNode name (outlineOf node) builtins.toJSON) systems;
   facts = lib.mapAttrs (name: node: inNode name (factsOf node) builtins.toJSON) systems;
 }

@@ -19,8 +19,8 @@ from pytest_nspawn.plugin.run import Run, refuse, run_key
 
 if TYPE_CHECKING:
     from pytest_nspawn.cluster import Cluster
-    from pytest_nspawn.driver import PreparedTest
     from pytest_nspawn.machine import Machine
+    from pytest_nspawn.nixbuild import NixTest, Outline
 
 
 class Nspawn:
@@ -61,10 +61,10 @@ class Nspawn:
             cluster = engine.boot(topology, directories=directories, start=start)
         return LiveCluster(run, cluster, request, self._directory)
 
-    def nix_test(self, reference: Path | str) -> PreparedTest:
-        """Evaluate and build an existing NixOS test. Raises NixError, ConfigError, HostError."""
+    def nix_test(self, reference: Path | str, check: Callable[[Outline], None]) -> NixTest:
+        """Evaluate and build an existing NixOS test, unless `check` raises something. Raises NixError, ConfigError, HostError."""
         with self._asking() as (engine, directories):
-            return engine.nix_test(reference, directories=directories)
+            return engine.nix_test(reference, directories=directories, check=check)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[tuple[seams.Engine, Sequence[Path]]]:

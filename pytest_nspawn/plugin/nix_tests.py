@@ -25,6 +25,7 @@ from pytest_nspawn.plugin.run import refuse, run_key
 if TYPE_CHECKING:
     from pytest_nspawn.machine import Machine
     from pytest_nspawn.model import Node
+    from pytest_nspawn.nixbuild import Outline
     from pytest_nspawn.plugin.fixtures import Nspawn
 
 SCRIPT = "testScript"
@@ -191,10 +192,7 @@ def _nspawn_script(
     item = request.node
     run = item.config.stash[run_key]
     try:
-        test = nspawn.nix_test(item.reference)
-        verdict = driver.judge(test)
-        if not verdict.can_run:
-            raise pytest.skip.Exception(verdict.reason, _use_item_location=True)
+        test = nspawn.nix_test(item.reference, _skip_unless_it_can_run)
         # As upstream, a node boots when the script starts it, or sends it a command.
         live = nspawn.start(test.topology, start=False)
     except NspawnError as error:
@@ -232,6 +230,14 @@ def _nspawn_script(
     with contextlib.ExitStack() as stack:
         stack.callback(live.close)
         stack.callback(more.close)
+
+
+def _skip_unless_it_can_run(test: Outline) -> None:
+    from pytest_nspawn import driver
+
+    verdict = driver.judge(test)
+    if not verdict.can_run:
+        raise pytest.skip.Exception(verdict.reason, _use_item_location=True)
 
 
 def _rewritten(tree: ast.Module, filename: str) -> types.CodeType:

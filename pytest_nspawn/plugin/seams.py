@@ -18,8 +18,8 @@ from pytest_nspawn.model import CommandResult, Node, Topology
 from pytest_nspawn.plugin.options import Settings
 
 if TYPE_CHECKING:
-    from pytest_nspawn.driver import PreparedTest
     from pytest_nspawn.machine import Machine
+    from pytest_nspawn.nixbuild import NixTest, Outline
     from pytest_nspawn.plugin.run import Run
 
 BootEvent = Literal["started", "ready", "failed", "stopped"]
@@ -81,8 +81,13 @@ class Engine(Protocol):
     def boot(self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True) -> Cluster:
         """Begin to boot all nodes and return at once; with `start=False`, begin nothing."""
 
-    def nix_test(self, reference: Path | str, *, directories: Sequence[Path] = ()) -> PreparedTest:
-        """An existing NixOS test, evaluated and built: its file, or a flake's reference with an attribute."""
+    def nix_test(
+        self, reference: Path | str, *, directories: Sequence[Path] = (), check: Callable[[Outline], None]
+    ) -> NixTest:
+        """An existing NixOS test, evaluated and built: its file, or a flake's reference with an attribute.
+
+        `check` is shown the test before anything is built; what it raises ends this.
+        """
 
     def close(self) -> None:
         """Stop whatever still runs, and the sandbox."""

@@ -14,7 +14,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from pytest_nspawn.errors import (
     RequestedAssertionFailed,
 )
 from pytest_nspawn.model import CommandResult, Node, Topology
+from pytest_nspawn.nixbuild import NixTest, Outline
 from pytest_nspawn.plugin.seams import EngineFactory, EngineRequest, engine_factory_key
 
 __all__ = ["pytest_configure"]
@@ -161,19 +161,7 @@ class FakeCluster(Mapping[str, FakeMachine]):
             raise RuntimeError("a node would not stop")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeNixTest:
-    name: str
-    topology: Topology
-    script: str
-    line: int | None = None
-    file: Path | None = None
-    vm_only: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    host_names: Mapping[str, str] = field(default_factory=dict)
-    timeout: float | None = None
-
-
-def evaluate(reference: Path | str) -> FakeNixTest:
+def evaluate(reference: Path | str) -> NixTest:
     reference = str(reference)
     if record := os.environ.get("FAKE_RECORD"):
         with Path(record).open("a") as file:
@@ -188,14 +176,16 @@ def evaluate(reference: Path | str) -> FakeNixTest:
     found = re.search(r"testScript\s*=.*?''\n(?P<script>.*?)\n\s*'';", text, re.DOTALL)
     assert found is not None, text
     nodes = {name: Node(**node) for name, node in said.get("nodes", {"machine": {}}).items()}
-    return FakeNixTest(
+    return NixTest(
         name=attribute or path.stem,
+        nodes=tuple(nodes),
         topology=Topology(nodes),
         script=textwrap.dedent(found["script"]) + "\n",
         file=path,
         vm_only=said.get("vm_only", {}),
         host_names=said.get("host_names", {}),
         timeout=said.get("timeout"),
+        facts={},
     )
 
 
@@ -231,8 +221,12 @@ class FakeEngine:
             cluster.start_all()
         return cluster
 
-    def nix_test(self, reference: Path | str, *, directories: Sequence[Path] = ()) -> FakeNixTest:
-        return evaluate(reference)
+    def nix_test(
+        self, reference: Path | str, *, directories: Sequence[Path] = (), check: Callable[[Outline], None]
+    ) -> NixTest:
+        test = evaluate(reference)
+        check(test)
+        return test
 
     def close(self) -> None:
         note("engine closed")
