@@ -1,16 +1,15 @@
-"""A testScript as code whose lines are those of the .nix file it stands in, and what it asks of a virtual machine."""
+"""A testScript as code whose lines are those of the .nix file it stands in."""
 
 from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
 from pytest_nspawn.errors import ConfigError
-from pytest_nspawn.machine.vm_only import vm_only_reason
 
 Compile = Callable[[ast.Module, str], CodeType]
 """From a tree and its file's name to code."""
@@ -153,30 +152,3 @@ def _moved(code: CodeType, lines: int) -> CodeType:
     """The same code, that many lines further down."""
     constants = tuple(_moved(each, lines) if isinstance(each, CodeType) else each for each in code.co_consts)
     return code.replace(co_firstlineno=code.co_firstlineno + lines, co_consts=constants)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmOnlyCall:
-    """A call in a script that only a virtual machine can answer."""
-
-    method: str
-    line: int
-    reason: str
-
-
-def vm_only_calls(script: Script) -> list[VmOnlyCall]:
-    """The calls of a script that need a virtual machine, in its order. Raises ConfigError where it is no Python."""
-    tree = script.tree()
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    calls = [
-        VmOnlyCall(method=name, line=line, reason=reason)
-        for name, line in _method_calls(tree)
-        if name not in own and (reason := vm_only_reason(name)) is not None
-    ]
-    return sorted(calls, key=lambda call: call.line)
-
-
-def _method_calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            yield node.func.attr, node.lineno

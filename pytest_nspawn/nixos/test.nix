@@ -63,7 +63,7 @@ let
       arguments: import file arguments // callers
     else if path == toString nixpkgs || path == "${toString nixpkgs}/default.nix" || lib.hasSuffix "-source" path && builtins.pathExists (path + "/nixos/lib/eval-config.nix") then
       arguments: withCallers (import file arguments)
-    else if lib.hasPrefix "${toString nixpkgs}/" path then
+    else if lib.hasPrefix "${toString nixpkgs}/" path && !lib.hasPrefix "${toString nixpkgs}/nixos/tests/" path then
       import file
     else
       builtins.scopedImport scope file;

@@ -52,7 +52,8 @@ def test_explain(standin: Path, project: Path) -> None:
     assert bad.returncode == 1
     assert bad.stdout.splitlines()[0] == "needs-vm: needs a virtual machine:"
     for line in (
-        "node machine: boot.kernelModules",
+        "node machine: boot.kernelModules (a container runs on the machine's kernel)",
+        "node machine: virtualisation.qemu.options (there is no QEMU)",
         "needs-vm.nix:14: screenshot() (a container has no screen)",
     ):
         assert f"  - {line}" in bad.stdout.splitlines()

@@ -138,9 +138,22 @@ def test_the_memory_of_a_configuration_is_a_limit(nodes: Cluster, nix_engine: En
 
 
 def test_options_of_virtual_machines_are_told(nix_engine: Engine) -> None:
-    config = '{ virtualisation.cores = 4; virtualisation.qemu.options = [ "-vga none" ]; boot.kernelModules = [ "loop" ]; }'
+    config = """
+        { lib, pkgs, ... }:
+        {
+          virtualisation.cores = 4;
+          virtualisation.qemu = {
+            package = pkgs.hello;
+            guestAgent.enable = false;
+            options = [ "-vga none" ];
+            drives = lib.mkIf false [ { file = "disk"; } ];
+          };
+          boot.kernelModules = [ "loop" ];
+          boot.kernelParams = lib.mkIf false [ "quiet" ];
+        }
+    """
     with nix_engine.boot(Topology({"one": Node(config)}), start=False) as cluster:
-        assert cluster.facts["one"].vm_only == ("boot.kernelModules", "virtualisation.qemu")
+        assert cluster.facts["one"].vm_only == ("boot.kernelModules", "virtualisation.qemu.options")
 
 
 def test_an_interface_has_the_name_that_the_configuration_says(nix_engine: Engine) -> None:

@@ -118,6 +118,38 @@ def test_one_that_needs_a_virtual_machine_is_skipped_and_says_why(on_standin: di
         assert reason in outcome.text
 
 
+VM_ONLY = """
+{ pkgs, ... }:
+{
+  name = "unbuildable";
+  nodes.machine = {
+    boot.kernelModules = [ "loop" ];
+    environment.etc.x.source = %s;
+  };
+  testScript = "machine.start()";
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param('pkgs.runCommand "broken" { } "exit 3"', id="does not build"),
+        pytest.param('throw "of no use"', id="does not evaluate"),
+    ],
+)
+def test_nothing_is_built_of_one_that_needs_a_virtual_machine(
+    standin: Path, tmp_path: Path, value: str
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "vm.nix").write_text(VM_ONLY % value)
+    for _again in range(2):  # the second finds what the first remembered
+        ran = call("-q", "-rs", f"--nspawn-nixpkgs={standin}", "vm.nix", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stdout
+        assert "1 skipped" in ran.stdout
+        assert "unbuildable needs a virtual machine: node machine: boot.kernelModules" in ran.stdout
+
+
 def test_subtests_are_properties(on_standin: dict[str, Outcome]) -> None:
     properties = on_standin["subtests.nix"].properties
     assert list(properties) == [

@@ -472,6 +472,7 @@ let
         inherit type value;
         inherit (found) highestPrio isDefined;
         files = map (each: each.file) (effective definitions).values;
+        definitions = map (each: each.value) (effective definitions).values;
         declarations = map (each: each.file) declared;
       };
     };
@@ -604,6 +605,7 @@ let
     platforms.linux = [ ];
     teams = { };
     boolToString = value: if value then "true" else "false";
+    modules.dischargeProperties = discharge;
     generators.toJSON = { }: builtins.toJSON;
   };
 in

@@ -91,18 +91,23 @@ def test_a_syntax_error_is_at_the_files_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("machine.screenshot('x')", [("screenshot", 1)]),
+        ("machine.screenshot('x')", [("screenshot()", 1)]),
         (
             "for m in machines:\n    m.send_key('ret')\n    m.wait_for_text('x')",
-            [("send_key", 2), ("wait_for_text", 3)],
+            [("send_key()", 2), ("wait_for_text()", 3)],
         ),
         ("machine.succeed('screenshot')\n# machine.screenshot()", []),
         ("def screenshot(): pass\nscreenshot()", []),
         ("class Camera:\n    def screenshot(self): pass\nCamera().screenshot()", []),
         ("machine.get_tty_text('1')\nmachine.wait_for_x()\nmachine.block()", []),
+        (
+            "m.succeed(\n    'true',\n    f'cd {x} && modprobe {y}',\n)\nm.wait_until_succeeds('sudo swapon /swap')",
+            [("succeed('modprobe')", 3), ("wait_until_succeeds('swapon')", 5)],
+        ),
+        ("m.fail('modprobe x')\nm.execute('modprobe x')\nm.succeed('echo modprobe', 'losetup --list')", []),
     ],
 )
 def test_calls_that_need_a_virtual_machine(text: str, expected: list[tuple[str, int]]) -> None:
     calls = vm_only_calls(locate(text, file=None, line=None, name="x"))
-    assert [(call.method, call.line) for call in calls] == expected
+    assert [(call.shown, call.line) for call in calls] == expected
     assert all(call.reason for call in calls)
