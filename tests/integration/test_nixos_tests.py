@@ -150,6 +150,21 @@ def test_nothing_is_built_of_one_that_needs_a_virtual_machine(
         assert "unbuildable needs a virtual machine: node machine: boot.kernelModules" in ran.stdout
 
 
+def test_tests_of_nixpkgs_itself(standin: Path, tmp_path: Path) -> None:
+    nixpkgs = tmp_path / "nixpkgs"
+    tests = nixpkgs / "nixos/tests"
+    tests.mkdir(parents=True)
+    (nixpkgs / "default.nix").symlink_to(standin / "default.nix")
+    (nixpkgs / "nixos/lib").symlink_to(standin / "nixos/lib")
+    (nixpkgs / "pytest.ini").write_text("[pytest]\n")
+    (tests / "make-test-python.nix").write_text('throw "it would make virtual machines"')
+    (tests / "foo.nix").write_text(
+        'import ./make-test-python.nix ({ pkgs, ... }: { name = "foo"; nodes.machine = { }; testScript = "machine.start()"; })'
+    )
+    ran = call("-q", "--nspawn-nixpkgs=.", "nixos/tests/foo.nix", cwd=nixpkgs)
+    assert ran.returncode == 0, ran.stdout
+
+
 def test_subtests_are_properties(on_standin: dict[str, Outcome]) -> None:
     properties = on_standin["subtests.nix"].properties
     assert list(properties) == [
