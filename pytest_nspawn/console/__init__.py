@@ -167,7 +167,9 @@ class Console:
             self._bells += (bell,)
         try:
             tty.setraw(fd)
+            os.write(fd, f"[console of {self.node}; ^] three times leaves it]\r\n".encode())
             self._relay(fd, bell)
+            os.write(fd, b"\r\n")
         finally:
             termios.tcsetattr(fd, termios.TCSADRAIN, saved)
             with self._watchers:
@@ -177,12 +179,15 @@ class Console:
     def _relay(self, terminal: int, bell: int) -> None:
         """Copy both ways between the user's terminal and the node."""
         position = max(self._log.start, self._log.end - 4096)
+        begins_within_a_line = position > self._log.start
         keys = Keys()
         while not (self._log.ended and position >= self._log.end):
             with contextlib.suppress(OSError):
                 size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8))
                 fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
             position, data = self._log.read(position, _CHUNK)
+            if begins_within_a_line:
+                data, begins_within_a_line = data.partition(b"\n")[2], False
             while data:
                 data = data[os.write(terminal, data) :]
             ready = _poll((terminal, select.POLLIN), (bell, select.POLLIN))

@@ -118,6 +118,28 @@ def test_interact_completes_names_and_gives_a_shell(standin: Path, project: Path
     assert child.exitstatus == 0
 
 
+def test_interact_gives_a_console(standin: Path, project: Path) -> None:
+    command = f"-m pytest_nspawn interact --nixpkgs {standin} web.nix"
+    child = pexpect.spawn(
+        sys.executable, command.split(), cwd=str(project), timeout=120, dimensions=(50, 200)
+    )
+    child.expect(">>> ")
+    child.sendline("machine.wait_for_unit('multi-user.target'); machine.console_interact()")
+    child.expect_exact("[console of machine; ^] three times leaves it]")
+    child.expect_exact("Reached target multi-user.target")  # what it said before is shown
+    child.sendline("")
+    child.expect("machine login: ")
+    child.send("\x1d\x1d\x1d")
+    child.expect(">>> ")
+    child.sendline("print('up is', machine.is_up())")
+    child.expect("up is True")
+    child.expect(">>> ")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
 def test_shell(tmp_path: Path) -> None:
     child = pexpect.spawn(
         sys.executable, ["-m", "pytest_nspawn", "shell"], cwd=str(tmp_path), timeout=60, dimensions=(50, 200)

@@ -12,6 +12,7 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
+from io import FileIO
 
 import pytest
 
@@ -348,6 +349,10 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def read_line(terminal: FileIO) -> bytes:
+    return b"".join(iter(lambda: terminal.read(1), b"\n")) + b"\n"
+
+
 def test_interaction_copies_both_ways_and_gives_the_terminal_back(
     console: Console, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +364,7 @@ def test_interaction_copies_both_ways_and_gives_the_terminal_back(
         console.wait_for("login", Deadline(5))
         thread = threading.Thread(target=console.interact)
         thread.start()
+        assert read_line(user).endswith(b"^] three times leaves it]\r\n")
         assert user.read(10) == b"vm login: "
         user.write(b"root\r")
         assert node.hears(5) == b"root\r"
