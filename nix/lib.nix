@@ -80,7 +80,7 @@ let
   existing =
     entries: path:
     let
-      entry = (entries.test { path = toString path; }).built;
+      entry = (entries.test { reference.path = toString path; }).built;
     in
     entry // { file = if entry.file == toString path then nameOf path else entry.file; };
 

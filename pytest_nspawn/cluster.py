@@ -180,17 +180,20 @@ class Engine:
         *,
         directories: Sequence[Path] = (),
         check: Callable[[Outline], None] = lambda _outline: None,
+        interactive: bool = False,
     ) -> NixTest:
         """An existing NixOS test, from the manifest or evaluated and built; `boot` knows its systems from then on.
 
-        `check` is shown the test before anything is built; what it raises ends this. Raises NixError, ConfigError,
-        HostError.
+        `check` is shown the test before anything is built; what it raises ends this. With `interactive`, the nodes are
+        those of the test's interactive use. Raises NixError, ConfigError, HostError.
         """
         if self._manifest is not None:
             test = test_of(_entry(self._manifest, reference), reference)
             check(test)
         else:
-            test = self._builder.test(reference, [*directories, *self.options.directories], check)
+            test = self._builder.test(
+                reference, [*directories, *self.options.directories], check, interactive=interactive
+            )
         self._systems |= {known.system: known for known in test.facts.values()}
         return test
 

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 def _interact(options: argparse.Namespace) -> int:
     reference = common.reference(options.test)
     with common.engine(options) as engine, contextlib.ExitStack() as stack:
-        test = engine.nix_test(reference, directories=[common.directory_of(reference)])
+        test = engine.nix_test(reference, directories=[common.directory_of(reference)], interactive=True)
         verdict = judge(test)
         if not verdict.can_run:
             print(f"{verdict}\nwhat needs one will fail, the rest works", file=sys.stderr)

@@ -38,6 +38,8 @@ class Request:
     peers: Mapping[str, Any] = field(default_factory=dict)
     test: Config | None = None
     """An existing NixOS test: an absolute path (`#` and a name where it has several), or a flake reference with one."""
+    interactive: bool = False
+    """Whether what the test says of its interactive use (`interactive`) holds."""
 
     def write(self, home: Path) -> Path:
         """Write it and the Nix texts of its nodes into a directory; gives the request's file."""
@@ -60,6 +62,7 @@ class Request:
             "nodes": nodes,
             "peers": self.peers,
             "test": None if self.test is None else _test_data(self.test),
+            "interactive": self.interactive,
         }
         path = home / "request.json"
         _write(path, json.dumps(data, sort_keys=True, indent=1))
@@ -78,7 +81,15 @@ class Request:
             ]
             for name, node in self.nodes.items()
         }
-        data = [self.nixpkgs.data(), nodes, self.peers, str(self.test), dict(environment), system()]
+        data = [
+            self.nixpkgs.data(),
+            nodes,
+            self.peers,
+            str(self.test),
+            self.interactive,
+            dict(environment),
+            system(),
+        ]
         return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 

@@ -78,13 +78,19 @@ class Builder:
             return outline_of(next(results), reference)
 
     def test(
-        self, reference: Config, directories: Sequence[Path], check: Callable[[Outline], None]
+        self,
+        reference: Config,
+        directories: Sequence[Path],
+        check: Callable[[Outline], None],
+        *,
+        interactive: bool = False,
     ) -> NixTest:
         """Evaluate an existing NixOS test and build its nodes. Raises NixError, ConfigError, HostError.
 
-        `check` is shown the test before anything is built; what it raises ends this.
+        `check` is shown the test before anything is built; what it raises ends this. With `interactive`, the nodes are
+        those of the test's interactive use.
         """
-        request = Request(nixpkgs=self.nixpkgs(directories), test=reference)
+        request = Request(nixpkgs=self.nixpkgs(directories), test=reference, interactive=interactive)
         with contextlib.closing(self._results(request, "outline", "test")) as results:
             check(outline_of(next(results), reference))
             return test_of(next(results), reference)

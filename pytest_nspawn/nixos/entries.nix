@@ -18,11 +18,16 @@ let
 
   # Nodes by the modules that each is made of. As in a NixOS test, their numbers are those of their sorted names.
   evaluate =
-    specialArgs: modules:
+    {
+      specialArgs,
+      modules,
+      packages ? null,
+    }:
     let
       numbers = lib.listToAttrs (lib.imap1 (number: name: lib.nameValuePair name number) (lib.attrNames modules));
     in
     evaluateAll {
+      inherit packages;
       peers = { };
       nodes = lib.mapAttrs (name: values: {
         inherit specialArgs values;
@@ -34,31 +39,42 @@ let
     };
 in
 {
-  nodes = { specialArgs, modules }: (evaluate specialArgs modules).facts;
+  nodes = arguments: (evaluate arguments).facts;
 
   # `outline` needs nothing built, and none of the systems evaluated to its end.
   test =
-    reference:
+    {
+      reference,
+      interactive ? false,
+    }:
     let
       test = import ./test.nix {
         inherit
+          interactive
           lib
           nixpkgs
           pkgs
           reference
           system
           ;
+        configs = {
+          nodes = builtins.intersectAttrs test.nodes all.configs;
+          containers = builtins.intersectAttrs test.containers all.configs;
+          allMachines = all.configs;
+        };
       };
-      all = evaluate test.specialArgs test.nodes;
-      script = test.testScript;
+      all = evaluate {
+        inherit (test) packages specialArgs;
+        modules = test.nodes // test.containers;
+      };
       common = {
         inherit (test)
           name
           timeout
+          testScript
           file
           line
           ;
-        testScript = if builtins.isFunction script then script { nodes = all.configs; } else script;
       };
     in
     {

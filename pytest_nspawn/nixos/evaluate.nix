@@ -36,7 +36,10 @@ let
         system
         ;
     }).test
-      data.test;
+      {
+        reference = data.test;
+        inherit (data) interactive;
+      };
 
   # What a flake reference leads to: an attribute as it is spelled, else of this system's packages.
   fromFlake =

@@ -101,6 +101,22 @@ in
       description = "The IPv6 address of the node's first interface.";
     };
 
+    virtualisation.test = {
+      nodeName = mkOption {
+        type = types.str;
+        default = cfg.nodeName;
+        internal = true;
+        description = "Name of the node in its test.";
+      };
+
+      nodeNumber = mkOption {
+        type = types.ints.positive;
+        default = cfg.nodeNumber;
+        internal = true;
+        description = "Number of the node in its test.";
+      };
+    };
+
     virtualisation.nspawn = {
       nodeName = mkOption {
         type = types.str;

@@ -6,8 +6,12 @@
   system,
 }:
 # `nodes`: by name, each with `values` (modules, or one system), a number, addresses, networks, store and specialArgs.
-# `peers`: what is known of nodes that are no NixOS systems.
-{ nodes, peers }:
+# `peers`: what is known of nodes that are no NixOS systems. `packages`: what all are made of, whatever their options say.
+{
+  nodes,
+  peers,
+  packages ? null,
+}:
 
 let
   isSystem = value: builtins.isAttrs value && value ? config && value ? options && value.config ? system;
@@ -16,7 +20,10 @@ let
     _file = toString ./node.nix;
     imports = [ ./node.nix ];
     config = {
-      _module.args.nodes = configs;
+      _module.args = {
+        inherit name;
+        nodes = configs;
+      };
       virtualisation.nspawn = {
         nodeName = name;
         nodeNumber = node.number;
@@ -29,11 +36,12 @@ let
   };
 
   # One package set for all systems; a system that configures its own makes its own.
-  packages =
+  packageSet =
     { config, lib, ... }:
     {
       _file = toString ./nodes.nix;
-      nixpkgs.pkgs = lib.mkIf (config.nixpkgs.config == { }) (lib.mkDefault pkgs);
+      nixpkgs.pkgs =
+        if packages != null then lib.mkDefault packages else lib.mkIf (config.nixpkgs.config == { }) (lib.mkDefault pkgs);
     };
 
   # Errors name the node that they come from: so what `part` gives of a value is evaluated here, not when somebody looks at it.
@@ -51,7 +59,7 @@ let
       if systems == [ ] then
         import (nixpkgs + "/nixos/lib/eval-config.nix") {
           inherit system;
-          modules = modules ++ [ packages ];
+          modules = modules ++ [ packageSet ];
           inherit (node) specialArgs;
         }
       else if lib.length systems > 1 then
