@@ -291,7 +291,14 @@ let
       modules = [ (optionsModule seen) ] ++ modules;
       specialArgs = moduleArguments // specialArgs;
     }).config;
-  ownModules = [ checked ] ++ chosen.modules;
+  # Errors name the file that the test is in.
+  ownModules = [
+    {
+      _file = if position != null then position.file else reference.path or "the flake";
+      imports = [ checked ];
+    }
+  ]
+  ++ chosen.modules;
   modules = ownModules ++ lib.optional interactive (evaluate ownModules false { config = evaluated; }).interactive;
 
   # Twice: in `config` a test sees its nodes as systems, of which those are made that they are here as modules.

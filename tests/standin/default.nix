@@ -106,6 +106,7 @@ let
       in
       function (builtins.intersectAttrs (lib.functionArgs function) (final // extra) // arguments);
     callPackage = self.newScope { };
+    extend = overlay: self.appendOverlays [ overlay ];
     appendOverlays = more: import ./. { inherit machine; } {
       inherit system config;
       overlays = overlays ++ more;
