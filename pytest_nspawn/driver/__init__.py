@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pytest_nspawn.driver.driver import Debug, Driver, Nodes, Surroundings, Vlan
+from pytest_nspawn.driver.limit import GLOBAL_TIMEOUT
 from pytest_nspawn.driver.log import ScriptLog
 from pytest_nspawn.driver.polling import Poll
 from pytest_nspawn.driver.script import Script, locate
 from pytest_nspawn.driver.verdict import Verdict, judge, script_of, vm_only_calls
 
 __all__ = [
+    "GLOBAL_TIMEOUT",
     "Debug",
     "Driver",
     "Nodes",

@@ -11,6 +11,9 @@ from pytest_nspawn.machine.context import hidden
 
 __tracebackhide__ = hidden
 
+GLOBAL_TIMEOUT = 3600.0
+"""Seconds that a script may take where its test does not say (`globalTimeout`)."""
+
 _GRACE = 5.0
 """Seconds after a script's time-out in which it may end by itself: then what it does outside of nodes is interrupted."""
 

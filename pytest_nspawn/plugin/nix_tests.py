@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest._code import Traceback
 
+from pytest_nspawn import timing
 from pytest_nspawn.errors import NspawnError
 from pytest_nspawn.plugin.parts import Parts, StoppedAtSubtest
 from pytest_nspawn.plugin.run import refuse, run_key
@@ -207,7 +208,7 @@ def _nspawn_script(
     world = driver.Driver(
         live.cluster,  # type: ignore[arg-type]  # the plugin's own protocol names less of it
         driver.script_of(test),
-        timeout=test.timeout,
+        timeout=timing.default(driver.GLOBAL_TIMEOUT) if test.timeout is None else test.timeout,
         aliases=test.host_names,
         surroundings=driver.Surroundings(
             subtest=parts.subtest,

@@ -200,7 +200,7 @@ def test_what_only_a_virtual_machine_can_do_is_a_skip_before_anything_boots(proj
     result = project.run("-rs", "foo.nix", skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "*foo.nix:1: foo needs a virtual machine: node machine: boot.kernelPackages; foo.nix:7: screenshot() (*"
+            "*foo.nix:1: foo needs a virtual machine: node machine: boot.kernelPackages (*); foo.nix:7: screenshot() (*"
         ]
     )
     assert "boot machine" not in project.record
@@ -311,6 +311,17 @@ def test_ini_options_are_known(project: Project, tmp_path: Path) -> None:
     project.nix("foo.nix", PASSING)
     result = project.run("--help")
     result.stdout.fnmatch_lines(["*--nspawn-continue-subtests*", "*nspawn_nix_tests*"])
+
+
+@pytest.mark.parametrize(
+    ("said", "factor", "seconds"), [(None, "1", "3600.0"), (None, "2", "7200.0"), (70, "2", "70")]
+)
+def test_the_global_timeout_is_an_hour_unless_the_test_says(
+    project: Project, said: int | None, factor: str, seconds: str
+) -> None:
+    script = f"assert str(driver.global_timeout) == '{seconds}'"
+    project.nix("foo.nix", script, said={"timeout": said} if said else {})
+    project.run("foo.nix", f"--nspawn-timeout-factor={factor}", passed=1)
 
 
 def test_the_global_timeout_is_a_failure_of_the_script(project: Project) -> None:
