@@ -49,31 +49,43 @@ def engine(options: argparse.Namespace, *, image: str = "host") -> Engine:
 
 
 def reference(text: str) -> Path | str:
-    """A test by its file, or by a flake's reference with an attribute. Raises ConfigError where there is none."""
+    """A test by its file (`#` and a name where it has several), or by a flake's reference with an attribute.
+
+    Raises ConfigError where there is none.
+    """
     place, _, attribute = text.partition("::") if "::" in text else text.partition("#")
-    if attribute and not (attribute == "testScript" and Path(place).name != FLAKE):
-        directory = Path(place or ".").absolute()
-        directory = directory.parent if directory.name == FLAKE else directory
-        if not (directory / FLAKE).exists() and "://" not in text and ":" not in place:
-            problem = f"there is no {FLAKE} in {directory}"
-            raise ConfigError(problem=problem, value=text, hint="say DIR#checks.x86_64-linux.NAME")
-        return f"{directory}#{attribute}" if (directory / FLAKE).exists() else text
+    if attribute in ("", "testScript"):
+        return _file(place)
+    if place.endswith(".nix") and Path(place).name != FLAKE:
+        return f"{_file(place)}#{attribute}"
+    directory = Path(place or ".").absolute()
+    directory = directory.parent if directory.name == FLAKE else directory
+    if (directory / FLAKE).exists():
+        return f"{directory}#{attribute}"
+    if ":" in place:
+        return text
+    problem = f"there is no {FLAKE} in {directory}"
+    raise ConfigError(problem=problem, value=text, hint="say DIR#checks.x86_64-linux.NAME")
+
+
+def _file(place: str) -> Path:
     path = Path(place).absolute()
     if not path.exists():
         raise ConfigError(
             problem="there is no such file",
-            value=text,
+            value=place,
             hint="name a .nix file, or DIR#checks.x86_64-linux.NAME",
         )
     if path.name == FLAKE:
         hint = f"say {place}::checks.x86_64-linux.NAME (`nix flake show` lists them)"
-        raise ConfigError(problem="a flake has many tests", value=text, hint=hint)
+        raise ConfigError(problem="a flake has many tests", value=place, hint=hint)
     return path
 
 
 def directory_of(test: Path | str) -> Path:
     """Where a test is: nixpkgs is looked up from there."""
-    return test.parent if isinstance(test, Path) else Path(test.partition("#")[0])
+    place = Path(str(test).partition("#")[0])
+    return place.parent if place.suffix == ".nix" else place
 
 
 def _nixpkgs(text: str | None) -> str | None:

@@ -19,25 +19,6 @@ from pytest_nspawn.driver import judge
 from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.nixbuild import Outline
 
-_IMPORT = '''\
-def from_test(node: str) -> str:
-    """A node of the NixOS test as Nix text of its own: its configuration needs other parts of that file."""
-    return """
-        { lib, pkgs, ... }:
-        let
-          file = import NIX_FILE;
-          asked = builtins.functionArgs file;
-          given = { inherit lib pkgs; };
-          test =
-            if !builtins.isFunction file then file
-            else file (if asked == { } then given else builtins.intersectAttrs asked given);
-          old = if test ? machine then { inherit (test) machine; } else { };
-          all = old // (test.nodes or { }) // (test.containers or { });
-        in
-        { imports = [ all."NODE" ]; }
-    """.replace("NIX_FILE", str(NIX_FILE)).replace("NODE", node)
-'''
-
 
 def add(commands: Any) -> None:
     """Add the command."""
@@ -58,20 +39,13 @@ def add(commands: Any) -> None:
 def _convert(options: argparse.Namespace) -> int:
     reference = common.reference(options.test)
     with common.engine(options) as engine:
-        where = [common.directory_of(reference)]
-        test: Outline
-        # A flake's check has its nodes built in: the systems themselves stand in the file.
-        if isinstance(reference, Path):
-            test, systems = engine.nix_outline(reference, directories=where), {}
-        else:
-            test = built = engine.nix_test(reference, directories=where)
-            systems = {name: known.system for name, known in built.facts.items()}
+        test = engine.nix_outline(reference, directories=[common.directory_of(reference)])
         verdict = judge(test)
     if not verdict.can_run:
         print(verdict, file=sys.stderr)
     beside = common.directory_of(reference)
     output = Path(options.output or beside / f"test_{_word(test.name)}.py")
-    text = converted(test, systems, reference, output.parent if options.output != "-" else beside)
+    text = converted(test, reference, output.parent if options.output != "-" else beside)
     if options.output == "-":
         print(text, end="")
         return 0
@@ -84,40 +58,41 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def converted(test: Outline, systems: Mapping[str, str], reference: Path | str, directory: Path) -> str:
-    """The text of a pytest file that stands in `directory`; `systems` are those of a flake's check, by node.
-
-    Raises ConfigError for a script that cannot be converted.
-    """
+def converted(test: Outline, reference: Path | str, directory: Path) -> str:
+    """The text of a pytest file that stands in `directory`. Raises ConfigError for a script that cannot be converted."""
     names = test.nodes
     rewritten = rewrite(test.script, names, test.host_names)
-    configs = _configs(test, systems, reference)
+    configs = _configs(test, reference)
+    imports_nodes = any(text.startswith("node_of_test(") for text in configs.values())
     parts = [
         f'"""{test.name}: what {_shown(reference)} tests, as a pytest file."""',
         "",
-        *_imports(rewritten, uses_file=any("from_test" in text for text in configs.values())),
+        *_imports(rewritten, imports_nodes=imports_nodes),
         "",
     ]
-    if any("from_test" in text for text in configs.values()):
-        assert isinstance(reference, Path)  # a flake's nodes are never imported from a file
+    if imports_nodes:
+        place, separator, attribute = str(reference).partition("#")
+        beside = f"Path(__file__).parent / {_quoted(os.path.relpath(place, directory))}"
         parts += [
-            f"NIX_FILE = Path(__file__).parent / {_quoted(os.path.relpath(reference, directory))}",
-            "",
+            "# The nodes need other parts of it.",
+            f"NIXOS_TEST = str({beside}) + {_quoted(separator + attribute)}"
+            if attribute
+            else f"NIXOS_TEST = {beside}",
             "",
         ]
-        parts += [_IMPORT.rstrip(), ""]
     parts += ["", _mark(configs), f"def test_{_word(test.name)}({_arguments(rewritten, names)}) -> None:"]
     parts += [rewritten.body.rstrip() or "    pass"]
     return "\n".join(parts) + "\n"
 
 
-def _configs(test: Outline, systems: Mapping[str, str], reference: Path | str) -> dict[str, str]:
-    """What stands for each node in the mark, as Python."""
-    if not isinstance(reference, Path):
-        return {name: _quoted(system) for name, system in systems.items()}
-    texts = node_texts(reference.read_text(encoding="utf-8"))
+def _configs(test: Outline, reference: Path | str) -> dict[str, str]:
+    """What stands for each node in the mark, as Python: its own text, where that says it all."""
+    readable = test.plain and isinstance(reference, Path)
+    texts = node_texts(Path(reference).read_text(encoding="utf-8")) if readable else {}
     return {
-        name: _nix_literal(texts[name]) if "{" in texts.get(name, "") else f"from_test({_quoted(name)})"
+        name: _nix_literal(texts[name])
+        if "{" in texts.get(name, "")
+        else f"node_of_test(NIXOS_TEST, {_quoted(name)})"
         for name in test.nodes
     }
 
@@ -163,16 +138,17 @@ def _arguments(rewritten: Rewritten, names: Sequence[str]) -> str:
     return ", ".join(arguments)
 
 
-def _imports(rewritten: Rewritten, *, uses_file: bool) -> list[str]:
+def _imports(rewritten: Rewritten, *, imports_nodes: bool) -> list[str]:
     standard = sorted(rewritten.modules | ({"os"} if "os" in rewritten.used else set()))
     lines = [f"import {name}" for name in standard]
-    lines += ["from pathlib import Path"] if uses_file else []
+    lines += ["from pathlib import Path"] if imports_nodes else []
     lines += [""] if lines else []
     lines += ["import pytest", ""]
     public = {"Machine"} if "Machine" in rewritten.used or rewritten.nodes_used else set()
     public |= {"Cluster"} if rewritten.needs_nodes or not rewritten.nodes_used else set()
     lines += [f"from pytest_nspawn import {', '.join(sorted(public))}"]
-    lines += ["from pytest_nspawn.driver import Driver"] if rewritten.needs_driver else []
+    driver = ["Driver"] * rewritten.needs_driver + ["node_of_test"] * imports_nodes
+    lines += [f"from pytest_nspawn.driver import {', '.join(driver)}"] if driver else []
     lines += ["from pytest_nspawn.plugin import Subtest"] if "subtest" in rewritten.used else []
     return lines
 

@@ -8,6 +8,7 @@ from pytest_nspawn.driver.log import ScriptLog
 from pytest_nspawn.driver.polling import Poll
 from pytest_nspawn.driver.script import Script, locate
 from pytest_nspawn.driver.verdict import Verdict, judge, script_of, vm_only_calls
+from pytest_nspawn.nixbuild import node_of_test
 
 __all__ = [
     "GLOBAL_TIMEOUT",
@@ -22,6 +23,7 @@ __all__ = [
     "Vlan",
     "judge",
     "locate",
+    "node_of_test",
     "script_of",
     "vm_only_calls",
 ]

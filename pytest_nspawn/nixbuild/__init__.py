@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pytest_nspawn.nixbuild.facts import Facts, Interface, Manifest, facts_of
 from pytest_nspawn.nixbuild.systems import Builder, interfaces_of, with_facts
-from pytest_nspawn.nixbuild.test import NixTest, Outline, outline_of, test_of
+from pytest_nspawn.nixbuild.test import NixTest, Outline, node_of_test, outline_of, test_of
 
 __all__ = [
     "Builder",
@@ -25,6 +25,7 @@ __all__ = [
     "Outline",
     "facts_of",
     "interfaces_of",
+    "node_of_test",
     "outline_of",
     "test_of",
     "with_facts",

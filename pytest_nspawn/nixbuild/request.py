@@ -15,6 +15,7 @@ from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.model import Config, NetworkName, Node, config_kind
 from pytest_nspawn.naming import Link, Wiring
 from pytest_nspawn.nixbuild.nixpkgs import Nixpkgs
+from pytest_nspawn.nixbuild.test import data_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class Request:
             "nixpkgs": self.nixpkgs.data(),
             "nodes": nodes,
             "peers": self.peers,
-            "test": None if self.test is None else _test_data(self.test),
+            "test": None if self.test is None else data_of(self.test),
             "interactive": self.interactive,
         }
         path = home / "request.json"
@@ -134,13 +135,6 @@ def _addresses(link: Link) -> dict[str, str | int]:
         "address6": str(link.address6.ip),
         "prefix6": link.address6.network.prefixlen,
     }
-
-
-def _test_data(test: Config) -> dict[str, Any]:
-    file, _, attribute = str(test).partition("#")
-    if file.endswith(".nix"):
-        return {"path": file, "attribute": attribute} if attribute else {"path": file}
-    return {"flake": {"ref": file, "attribute": attribute}}
 
 
 def _config_data(config: Config, home: Path, name: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 from pytest_nspawn.errors import ConfigError
 from pytest_nspawn.model import Config, Node, Topology
 from pytest_nspawn.nixbuild.facts import Facts, facts_of
+
+_NODE_OF_TEST = Path(__file__).resolve().parent.parent / "nixos/node-of-test.nix"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,8 @@ class Outline:
     host_names: Mapping[str, str]
     file: Path | None = None
     line: int | None = None
+    plain: bool = False
+    """Whether a node is what stands under its name: nothing is said of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,7 @@ def outline_of(entry: Any, reference: Config) -> Outline:
             },
             file=Path(entry["file"]) if entry.get("file") else file,
             line=entry.get("line"),
+            plain=entry.get("plain", False),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -63,6 +70,35 @@ def outline_of(entry: Any, reference: Config) -> Outline:
             value=entry,
             hint='it has "name", "nodes" and "testScript"',
         ) from error
+
+
+def data_of(reference: Config) -> dict[str, Any]:
+    """A reference as our Nix code takes it: a file, one test of a file, or a flake's attribute."""
+    place, _, attribute = str(reference).partition("#")
+    if place.endswith(".nix"):
+        return {"path": place, "attribute": attribute} if attribute else {"path": place}
+    return {"flake": {"ref": place, "attribute": attribute}}
+
+
+def node_of_test(reference: Config, node: str) -> str:
+    """A node of a NixOS test as a config by itself; `reference` is the test's file, or DIR#checks.x86_64-linux.NAME.
+
+    A relative path starts at the working directory.
+    """
+    place, separator, attribute = str(reference).partition("#")
+    if ":" not in place:  # a flake's address
+        place = os.path.abspath(place)
+    data = data_of(f"{place}{separator}{attribute}")
+    return (
+        f"import (/. + {_quoted(str(_NODE_OF_TEST))}) "
+        f"{{ reference = builtins.fromJSON {_quoted(json.dumps(data))}; node = {_quoted(node)}; }}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """A text as a string of Nix."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+    return f'"{escaped}"'
 
 
 def test_of(entry: Any, reference: Config) -> NixTest:

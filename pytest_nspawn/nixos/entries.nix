@@ -79,6 +79,7 @@ in
     in
     {
       outline = common // {
+        inherit (test) plain;
         nodes = all.outlines;
       };
       built = common // {

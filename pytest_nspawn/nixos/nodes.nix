@@ -60,7 +60,10 @@ let
         import (nixpkgs + "/nixos/lib/eval-config.nix") {
           inherit system;
           modules = modules ++ [ packageSet ];
-          inherit (node) specialArgs;
+          specialArgs = {
+            nspawnPackages = pkgs;
+          }
+          // node.specialArgs;
         }
       else if lib.length systems > 1 then
         throw "the node '${name}' is given several systems; give one, and modules"

@@ -54,10 +54,12 @@ let
     simpleTest = capture packages;
   };
 
-  withCallers =
-    packages:
+  withCallers = packages: withCallersOf packages packages;
+  # `whose` are the packages that those who are called say: null for what all nodes have anyway.
+  withCallersOf =
+    whose: packages:
     let
-      callers = callersOf packages;
+      callers = callersOf whose;
       ours = {
         inherit (callers) nixosTest;
         testers = packages.testers or { } // callers;
@@ -113,12 +115,12 @@ let
     let
       packages = if test.packages == null then pkgs else test.packages;
     in
-    callersOf packages
+    callersOf test.packages
     // {
       inherit nixpkgs system;
       inherit (packages) lib;
-      pkgs = withCallers packages;
-      hostPkgs = withCallers packages;
+      pkgs = withCallersOf test.packages packages;
+      hostPkgs = withCallersOf test.packages packages;
       config = { };
     }
     // test.arguments;
@@ -324,6 +326,19 @@ in
   specialArgs = evaluated.node.specialArgs;
   # Null where the nodes' own options say.
   packages = if evaluated.node.pkgs == null then chosen.packages else withoutCallers evaluated.node.pkgs;
+  # Whether a node is what stands under its name: nothing is said of all.
+  plain =
+    evaluated.node.pkgs == null
+    && chosen.packages == null
+    && chosen.modules == [ ]
+    && evaluated.node.specialArgs == { }
+    && lib.all (name: asModules.${name} == { }) [
+      "defaults"
+      "nodeDefaults"
+      "containerDefaults"
+      "extraBaseModules"
+      "extraBaseNodeModules"
+    ];
   nodes =
     if both == [ ] then
       lib.mapAttrs (_: module: common ++ [ module asModules.nodeDefaults asModules.extraBaseNodeModules ]) nodes

@@ -185,6 +185,42 @@ def test_convert_writes_a_file_that_does_the_same(standin: Path, project: Path, 
     assert "1 passed" in ran.stdout
 
 
+# Nodes that are more than their own text: of a let, of what the caller brings, of what is said of all nodes.
+WHOLE = """
+{ pkgs, ... }:
+let
+  greeting = "hello";
+  own = pkgs.extend (_: _: { ours = "our own"; });
+in
+{
+  called = own.testers.runNixOSTest {
+    name = "called";
+    defaults.environment.etc.all.text = "all";
+    node.specialArgs.word = "special";
+    nodes.one = { pkgs, word, nodes, ... }: {
+      environment.etc.said.text = "${greeting} ${pkgs.ours} ${word} ${nodes.two.networking.hostName}";
+    };
+    containers.two = { };
+    testScript = ''
+      assert one.succeed("cat /etc/said") == "hello our own special two"
+      assert two.succeed("cat /etc/all") == one.succeed("cat /etc/all") == "all"
+    '';
+  };
+}
+"""
+
+
+def test_convert_keeps_what_nodes_get_from_elsewhere(standin: Path, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "whole.nix").write_text(WHOLE)
+    said = run("convert", "--nixpkgs", str(standin), "whole.nix::called", cwd=tmp_path)
+    assert said.stdout == "wrote test_called.py\n", said.stderr
+    assert 'one=node_of_test(NIXOS_TEST, "one")' in (tmp_path / "test_called.py").read_text()
+    ran = run("-q", "--nspawn-nixpkgs", str(standin), "test_called.py", cwd=tmp_path, module="pytest")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout
+
+
 def test_convert_keeps_what_fails(standin: Path, project: Path) -> None:
     run("convert", "--nixpkgs", str(standin), "failing.nix", cwd=project)
     ran = run(

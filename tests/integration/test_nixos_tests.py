@@ -227,7 +227,8 @@ def test_commands_on_a_check_of_a_flake(standin: Path, flake: Path) -> None:
     )
     wrote = call("convert", *options, cwd=flake, module="pytest_nspawn")
     assert wrote.stdout == "wrote test_web.py\n", wrote.stderr
-    ran = call("-q", "--nspawn-keep=never", "test_web.py", cwd=flake)
+    nixpkgs = f"--nspawn-nixpkgs={standin}"
+    ran = call("-q", "--nspawn-keep=never", nixpkgs, "test_web.py", cwd=flake)
     assert "1 passed" in ran.stdout, ran.stdout
 
 
