@@ -15,7 +15,7 @@ from pytest_nspawn.cluster import Cluster, Engine, EngineOptions
 from pytest_nspawn.errors import HostError
 from pytest_nspawn.machine import Machine
 from pytest_nspawn.model import Node, Topology
-from tests.nix_config import NIX_CONFIG
+from tests.nix_config import NIX_CONFIG, SANDBOXED
 from tests.nixos.given import nixpkgs_over_debian
 
 from .leftovers import Leftovers, run_groups
@@ -72,9 +72,14 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", params=["standin", pytest.param("nixpkgs", marks=pytest.mark.nixos)])
-def nixpkgs(request: pytest.FixtureRequest, standin: Path) -> Path:
+def nixpkgs(request: pytest.FixtureRequest, standin: Path) -> Iterator[Path]:
     """The stand-in, and a real nixpkgs tree where one is given, over Debian's programs."""
-    return standin if request.param == "standin" else nixpkgs_over_debian()
+    if request.param == "standin":
+        yield standin
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIX_CONFIG", SANDBOXED)
+        yield nixpkgs_over_debian()
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ def test_what_a_caller_says_arrives(said: Callable[..., dict[str, str]]) -> None
         import ./make-test-python.nix ({ lib, ... }@all: {
           name = "called";
           nodes.a = { };
-          testScript = "flavour=${all.flavour or "none"}\\nown=${all.pkgs.flavour or "plain"} ${lib.toString 1}";
+          testScript = "flavour=${all.flavour or "none"}\\nown=${all.pkgs.flavour or "plain"} ${builtins.head (lib.singleton "1")}";
         })
     """
     assert said("import ./inner.nix { }", inner=inner) == {"flavour": "none", "own": "plain 1"}

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.nix_config import NIX_CONFIG
+from tests.nix_config import SANDBOXED
 
 _HERE = Path(__file__).parent / "debian"
 _CACHE = Path(__file__).parents[2] / ".cache/nixpkgs-debian"
@@ -38,7 +38,7 @@ def evaluate(expression: str) -> object:
 
 
 def _run(*command: str) -> str:
-    environment = os.environ | {"NIX_CONFIG": NIX_CONFIG}
+    environment = os.environ | {"NIX_CONFIG": SANDBOXED}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         message = f"{command[0]} failed with {done.returncode}:\n{done.stderr[-4000:]}"

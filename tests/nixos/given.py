@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nix_config import NIX_CONFIG
+from tests.nix_config import SANDBOXED
 
 from . import debian_nixpkgs
 
@@ -35,5 +35,5 @@ def buildable_nixpkgs(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Over Debian's programs on Debian, else as it is: then Nix's own cache has the programs."""
     if shutil.which("apt-get") is None:
         return given_nixpkgs()
-    monkeypatch.setenv("NIX_CONFIG", NIX_CONFIG)
+    monkeypatch.setenv("NIX_CONFIG", SANDBOXED)
     return nixpkgs_over_debian()

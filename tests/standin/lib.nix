@@ -553,6 +553,7 @@ let
       _type = "literalExpression";
       inherit text;
     };
+    singleton = value: [ value ];
     id = value: value;
     const = value: _: value;
     flip = function: one: other: function other one;
