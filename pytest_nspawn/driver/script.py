@@ -52,8 +52,10 @@ class Script:
         try:
             tree = ast.parse(self.text, self.filename)
         except SyntaxError as error:
-            where = f"{self.filename}:{self.at(error.lineno or 1)}"
-            shown = (error.text or "").strip() or None
+            number = error.lineno or 1
+            where = f"{self.filename}:{self.at(number)}"
+            # Not the error's own text: that is of the .nix file.
+            shown = "".join(self.text.splitlines()[number - 1 : number]).strip() or None
             raise ConfigError(
                 problem=f"{where}: the testScript is no Python: {error.msg}", value=shown
             ) from None

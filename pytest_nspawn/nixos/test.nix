@@ -220,15 +220,23 @@ let
       name: !(builtins.functionArgs function).${name} && !(moduleArguments ? ${name} || lib.elem name [ "config" "lib" "options" ])
     ) (builtins.attrNames (builtins.functionArgs function));
 
+  onlyCalled =
+    names:
+    throw "this file is a function of ${lib.concatStringsSep ", " names}, which only what calls it can give: name that file, or a flake's check";
+
   checked =
     let
       value = chosen.definition;
     in
     if builtins.isFunction value then
-      if takesMore value || missing value == [ ] then
-        value
+      if !takesMore value && missing value != [ ] then
+        onlyCalled (missing value)
       else
-        throw "this file is a function of ${lib.concatStringsSep ", " (missing value)}, which only what calls it can give: name that file, or a flake's check"
+        {
+          imports = [ value ];
+          # A module of it may have them yet.
+          _module.args = lib.genAttrs (missing value) (name: lib.mkOptionDefault (onlyCalled [ name ]));
+        }
     else if builtins.isAttrs value && lib.any (name: value ? ${name}) [ "testScript" "imports" "nodes" "containers" "machine" ] then
       value
     else if builtins.isAttrs value && lib.any isCaptured (lib.attrValues value) then

@@ -181,6 +181,13 @@ def test_interactive_settings_hold_for_interact_only(nixpkgs: Path, tmp_path: Pa
     assert host_name(interactive=True) == "by-hand"
 
 
+def test_a_module_may_give_arguments_to_another(said: Callable[..., dict[str, str]]) -> None:
+    inner = '{ flavour, ... }: { nodes.a = { }; testScript = "flavour=${flavour}"; }'
+    assert said(
+        '{ config, ... }: { imports = [ ./inner.nix ]; _module.args.flavour = "salt"; }', inner=inner
+    ) == {"flavour": "salt"}
+
+
 def test_an_error_names_the_file(said: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     with pytest.raises(NixError) as raised:
         said(
@@ -203,6 +210,11 @@ def test_an_error_names_the_file(said: Callable[..., dict[str, str]], tmp_path: 
             '{ pkgs, flavour }: { nodes.a = { }; testScript = ""; }',
             "this file is a function of flavour, which only what calls it can give",
             id="a function of something else",
+        ),
+        pytest.param(
+            "{ pkgs, flavour, ... }: { nodes.a = { }; testScript = flavour; }",
+            "this file is a function of flavour, which only what calls it can give",
+            id="a function of something more",
         ),
         pytest.param("{ one = 1; }", "this is no NixOS test", id="something else"),
         pytest.param(
