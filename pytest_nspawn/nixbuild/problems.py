@@ -21,6 +21,7 @@ _HINTS = {
         "root builds as users of that group: make it (on Debian: apt-get install nix-setup-systemd), "
         "or say `build-users-group =` in /etc/nix/nix.conf"
     ),
+    "requires lock file changes": "its flake.lock is missing or old: run `nix flake lock` there",
     "required for sandboxing": (
         "this machine has no namespaces for Nix's sandbox: say `sandbox = false` in /etc/nix/nix.conf"
     ),

@@ -18,6 +18,12 @@ let
   # where it has none; `arguments` what it was called with, `modules` what it was extended with.
   captured = test: test // {
     _type = "nspawn-test";
+    # Some look whether a check is a package (flake-parts, flake-utils). It is never built.
+    type = "derivation";
+    name = "nixos-test";
+    outPath = "/nixos-test";
+    drvPath = "/nixos-test.drv";
+    inherit system;
     __functor =
       _: given:
       captured (
@@ -183,7 +189,7 @@ let
           input
       ) flake.inputs;
       file = builtins.scopedImport scope (flake.outPath + "/flake.nix");
-      outputs = file.outputs (inputs // { self = flake // outputs // { inherit (flake) outPath inputs; }; });
+      outputs = file.outputs (inputs // { self = flake // outputs // { inherit (flake) outPath; inherit inputs; }; });
       path = lib.splitString "." attribute;
       missing = throw "the flake ${ref} has no attribute ${attribute}";
     in

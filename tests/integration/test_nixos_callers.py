@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,46 @@ def test_a_test_that_is_extended(said: Callable[..., dict[str, str]]) -> None:
         }
         """
     ) == {"name": "changed", "domain": "example"}
+
+
+# As frameworks for flakes do it: inputs by way of `self`, the check's type looked at.
+FLAKE = """
+{
+  inputs.nixpkgs.url = "path:NIXPKGS";
+  outputs = { self, ... }: {
+    overlays.default = _: _: { ours = "our own"; };
+    checks.x86_64-linux.foo =
+      let
+        plain = self.inputs.nixpkgs.legacyPackages.x86_64-linux;
+        pkgs = plain.extend self.overlays.default;
+        check = pkgs.testers.runNixOSTest {
+          name = "foo";
+          nodes.a = { pkgs, ... }: { environment.etc.x.text = pkgs.ours; };
+          testScript = { nodes, ... }: "etc=${nodes.a.environment.etc.x.text}";
+        };
+      in
+      assert check.type == "derivation" && check ? outPath && check.system == "x86_64-linux";
+      check;
+  };
+}
+"""
+
+
+def test_a_flakes_check_of_its_own_packages(standin: Path, tmp_path: Path) -> None:
+    nixpkgs, project = tmp_path / "nixpkgs", tmp_path / "project"
+    nixpkgs.mkdir()
+    project.mkdir()
+    (nixpkgs / "flake.nix").write_text(
+        f'{{ outputs = _: {{ legacyPackages.x86_64-linux = import {standin} {{ system = "x86_64-linux"; }}; }}; }}'
+    )
+    (project / "flake.nix").write_text(FLAKE.replace("NIXPKGS", str(nixpkgs)))
+    builder, check = Builder(option=str(standin)), f"{project}#checks.x86_64-linux.foo"
+    with pytest.raises(NixError, match="run `nix flake lock` there"):
+        builder.outline(check, [])
+    lock = ["nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock", str(project)]
+    subprocess.run(lock, check=True, capture_output=True)
+    outline = builder.outline(check, [])
+    assert outline.script == "etc=our own"
 
 
 INTERACTIVE = """
