@@ -20,6 +20,8 @@ let
     builder = "${tree}/usr/bin/python3";
     # Nix gives the bare name as argv[0], and Python finds its modules from where it lies.
     PATH = "${tree}/usr/bin";
+    # As root, without the sandbox, it could write into the tree.
+    PYTHONDONTWRITEBYTECODE = "1";
     args = [ ./farm.py tree (builtins.toFile "packages.json" json) (placeholder "out") ];
   };
   # toFile takes no references: the tree's path goes in when the links are made.
