@@ -158,6 +158,8 @@ def test_two_containers_in_a_zone_reach_each_other(engine: Engine) -> None:
     with boot(engine, str(EXAMPLES / "zone.nix"), WITHOUT_MASQUERADE) as nodes:
         host = nodes["host"]
         wait_for(host, "one", "two")
+        for name in ("one", "two"):  # asked for earlier, the answer "no IPv4" would be remembered
+            host.wait_until_succeeds(enter(name, "ip -4 address show dev host0 | grep -q inet"), timeout=60)
         host.wait_until_succeeds(enter("one", "ping -4 -c 1 -W 1 two.local"), timeout=60)
         host.wait_until_succeeds(enter("two", "ping -4 -c 1 -W 1 one.local"), timeout=60)
         bridged = json.loads(host.succeed("ip -json link show master vz-pair"))
