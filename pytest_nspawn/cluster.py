@@ -150,16 +150,24 @@ class Engine:
                     )
         return images, facts, configs
 
-    def boot(self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True) -> Cluster:
+    def boot(
+        self,
+        topology: Topology,
+        *,
+        directories: Sequence[Path] = (),
+        start: bool = True,
+        slow_job: float | None = None,
+    ) -> Cluster:
         """Begin to boot all nodes and return at once; with `start=False`, begin nothing.
 
-        Raises ConfigError, HostError, SandboxError.
+        With `slow_job`, a node is ready though a start job of its systemd takes longer than these seconds. Raises
+        ConfigError, HostError, SandboxError.
         """
         images, facts, configs = self._checked(topology, directories)
         if configs:
             where = [*directories, *self.options.directories]
             facts |= self._builder.build(with_facts(topology, facts), configs, where)
-        cluster = Cluster(self, topology, images, facts)
+        cluster = Cluster(self, topology, images, facts, slow_job=slow_job)
         self._open.append(cluster)
         if start:
             cluster.start_all()
@@ -278,12 +286,19 @@ class Cluster(Mapping[str, Machine]):
     """The nodes of a topology by name; closing it leaves nothing of them."""
 
     def __init__(
-        self, engine: Engine, topology: Topology, images: Images, facts: Mapping[str, Facts]
+        self,
+        engine: Engine,
+        topology: Topology,
+        images: Images,
+        facts: Mapping[str, Facts],
+        *,
+        slow_job: float | None = None,
     ) -> None:
         self.topology = with_facts(topology, facts)
         self.facts = facts
         self._images = images
         self._engine = engine
+        self._slow_job = slow_job
         self._stack = contextlib.ExitStack()
         with self._stack:
             self._stack.callback(engine.closed, self)
@@ -341,7 +356,14 @@ class Cluster(Mapping[str, Machine]):
         for name, given in topology.nodes.items():
             image = self._images.of(name, given, facts.get(name))
             node = engine.limited(given, facts.get(name))
-            container = Container(sandbox, node, name, boot_timeout=options.boot_timeout, changed=changed)
+            container = Container(
+                sandbox,
+                node,
+                name,
+                boot_timeout=options.boot_timeout,
+                slow_job=self._slow_job,
+                changed=changed,
+            )
             surroundings = Surroundings(
                 host_name=wiring.host_names[name],
                 links=wiring.links[name],

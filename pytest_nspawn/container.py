@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
 import time
@@ -48,6 +49,16 @@ _CONSOLE_TAIL = 4000
 _JOBS = 5.0
 """Seconds for a node that does not get ready to say what it is waiting for."""
 
+_STARTING = re.compile(r"/start running \((?P<time>[\w ]+) / ")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def starting_for(status: str) -> float:
+    """Seconds that a start job has run, as PID 1 says of one that takes longer than two; 0 where it says nothing of it."""
+    found = _STARTING.search(status)
+    times = re.findall(r"(\d+)(h|min|s)\b", found["time"]) if found is not None else []
+    return float(sum(int(number) * _SECONDS[unit] for number, unit in times))
+
 
 class Container:
     """Drives one node's systemd-nspawn through the sandbox."""
@@ -59,9 +70,14 @@ class Container:
         name: str,
         *,
         boot_timeout: float,
+        slow_job: float | None = None,
         changed: Callable[[Container, str], None] | None = None,
     ) -> None:
-        """`changed` is called on the sandbox's thread with `started`, `ready`, `failed` or `stopped`."""
+        """`changed` is called on the sandbox's thread with `started`, `ready`, `failed` or `stopped`.
+
+        A node is ready when its PID 1 has done all jobs of the boot. With `slow_job`, one that takes longer than these
+        seconds is not waited for.
+        """
         self.name = name
         self.node = node
         self.number = sandbox.number(self._event)
@@ -71,6 +87,7 @@ class Container:
         self.frozen = False
         self._sandbox = sandbox
         self._boot_timeout = boot_timeout
+        self._slow_job = slow_job
         self._changed = changed or (lambda _container, _event: None)
         self._launch: Launch | None = None
         self._cluster = 0
@@ -411,14 +428,21 @@ class Container:
         key, _, value = line.partition("=")
         if key == "STATUS":
             self.status = value
+            if self._slow_job is not None and starting_for(value) >= self._slow_job:
+                self._got_ready()
         elif key == "READY" and value == "1":
-            with self._condition:
-                self._ready = self._was_ready = True
-                self._condition.notify_all()
-            self._changed(self, "ready")
+            self._got_ready()
         elif key == "STOPPING":
             with self._condition:
                 self._ready = False
+
+    def _got_ready(self) -> None:
+        with self._condition:
+            if self._was_ready:
+                return
+            self._ready = self._was_ready = True
+            self._condition.notify_all()
+        self._changed(self, "ready")
 
     def _led(self, leader_fd: int, channel: int) -> None:
         with self._condition:

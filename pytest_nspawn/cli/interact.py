@@ -17,7 +17,7 @@ from typing import Any
 from pytest_nspawn import naming
 from pytest_nspawn.cli import common
 from pytest_nspawn.cluster import Cluster, Engine
-from pytest_nspawn.driver import Driver, Surroundings, judge, script_of
+from pytest_nspawn.driver import SLOW_JOB, Driver, Surroundings, judge, script_of
 from pytest_nspawn.machine import Machine
 from pytest_nspawn.model import Node, Topology
 
@@ -41,7 +41,7 @@ def _interact(options: argparse.Namespace) -> int:
         verdict = judge(test)
         if not verdict.can_run:
             print(f"{verdict}\nwhat needs one will fail, the rest works", file=sys.stderr)
-        nodes = stack.enter_context(engine.boot(test.topology, start=False))
+        nodes = stack.enter_context(engine.boot(test.topology, start=False, slow_job=SLOW_JOB))
         driver = Driver(
             nodes,
             script_of(test),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_nspawn.driver.driver import Debug, Driver, Nodes, Surroundings, Vlan
+from pytest_nspawn.driver.driver import SLOW_JOB, Debug, Driver, Nodes, Surroundings, Vlan
 from pytest_nspawn.driver.limit import GLOBAL_TIMEOUT
 from pytest_nspawn.driver.log import ScriptLog
 from pytest_nspawn.driver.polling import Poll
@@ -12,6 +12,7 @@ from pytest_nspawn.nixbuild import node_of_test
 
 __all__ = [
     "GLOBAL_TIMEOUT",
+    "SLOW_JOB",
     "Debug",
     "Driver",
     "Nodes",

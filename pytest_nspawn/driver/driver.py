@@ -27,6 +27,13 @@ from pytest_nspawn.timing import Seconds
 __tracebackhide__ = hidden
 
 
+SLOW_JOB = 10.0
+"""Seconds after which a node takes commands though a unit of it still starts.
+
+Scripts are written for nodes that take them earlier yet: as soon as systemd starts services.
+"""
+
+
 class Nodes(Protocol):
     """The nodes that a script drives: a `Cluster`."""
 

@@ -244,6 +244,14 @@ in
       );
     })
 
+    # A node that is in no network would wait for one for two minutes.
+    (lib.mkIf (interfaces == [ ]) (
+      if has [ "systemd" "network" "wait-online" ] then
+        { systemd.network.wait-online.enable = mkDefault false; }
+      else
+        { systemd.services.systemd-networkd-wait-online.enable = mkDefault false; }
+    ))
+
     # Nothing in a container misses these; docs/boot.md has the reasons.
     (maybe
       [ "systemd" "suppressedSystemUnits" ]

@@ -52,13 +52,18 @@ class Nspawn:
         live.close()
 
     def start(
-        self, topology: Topology, request: ClusterRequest | None = None, *, start: bool = True
+        self,
+        topology: Topology,
+        request: ClusterRequest | None = None,
+        *,
+        start: bool = True,
+        slow_job: float | None = None,
     ) -> LiveCluster:
         """Begin to boot a topology, and return at once. Raises ConfigError, HostError, SandboxError."""
         run = self._run
         with self._asking() as (engine, directories):
             start = start if request is None else request.start
-            cluster = engine.boot(topology, directories=directories, start=start)
+            cluster = engine.boot(topology, directories=directories, start=start, slow_job=slow_job)
         return LiveCluster(run, cluster, request, self._directory)
 
     def nix_test(self, reference: Path | str, check: Callable[[Outline], None]) -> NixTest:

@@ -195,7 +195,7 @@ def _nspawn_script(
     try:
         test = nspawn.nix_test(item.reference, _skip_unless_it_can_run)
         # As upstream, a node boots when the script starts it, or sends it a command.
-        live = nspawn.start(test.topology, start=False)
+        live = nspawn.start(test.topology, start=False, slow_job=timing.default(driver.SLOW_JOB))
     except NspawnError as error:
         refuse(error, item)
     more = contextlib.ExitStack()

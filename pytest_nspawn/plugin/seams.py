@@ -78,8 +78,18 @@ class Engine(Protocol):
         Relative paths in the topology's texts are looked up in `directories`, in that order.
         """
 
-    def boot(self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True) -> Cluster:
-        """Begin to boot all nodes and return at once; with `start=False`, begin nothing."""
+    def boot(
+        self,
+        topology: Topology,
+        *,
+        directories: Sequence[Path] = (),
+        start: bool = True,
+        slow_job: float | None = None,
+    ) -> Cluster:
+        """Begin to boot all nodes and return at once; with `start=False`, begin nothing.
+
+        With `slow_job`, a node is ready though a start job of its systemd takes longer than these seconds.
+        """
 
     def nix_test(
         self, reference: Path | str, *, directories: Sequence[Path] = (), check: Callable[[Outline], None]

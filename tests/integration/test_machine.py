@@ -12,6 +12,7 @@ import pytest
 
 from pytest_nspawn import BootError, Machine, NspawnError
 from pytest_nspawn.cluster import Engine, EngineOptions
+from pytest_nspawn.container import starting_for
 from pytest_nspawn.errors import RequestedAssertionFailed
 from pytest_nspawn.model import Node, Topology
 
@@ -165,6 +166,35 @@ def test_a_boot_that_never_ends_says_what_it_waits_for(can_boot: None) -> None:
             "hang.service" in nodes.diagnostics("slow")["slow: journal"]
             or "hangs" in nodes.diagnostics("slow")["slow: journal"]
         )
+
+
+def test_a_slow_job_need_not_be_waited_for(can_boot: None) -> None:
+    hang = (
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+    )
+    topology = Topology({"slow": Node(units={"hang.service": hang})})
+    with Engine(EngineOptions(boot_timeout=60)) as engine, engine.boot(topology, slow_job=3) as nodes:
+        assert nodes["slow"].get_unit_info("hang.service")["ActiveState"] == "activating"
+        nodes["slow"].wait_for_unit("basic.target")
+        nodes["slow"].stop_job("hang.service")
+        nodes["slow"].wait_for_unit("multi-user.target")
+        nodes["slow"].reboot()
+        assert nodes["slow"].get_unit_info("hang.service")["ActiveState"] == "activating"
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds"),
+    [
+        ("Container running: User job slow.service/start running (9s / no limit)...", 9),
+        ("User job a-b\\x2d@1.service/start running (1min 5s / 1min 30s)...", 65),
+        ("Container running: User job x.mount/start running (1h 2min 3s / no limit)...", 3723),
+        ("Container running: User job slow.service/stop running (9s / no limit)...", 0),
+        ("Container running.", 0),
+        ("Container running: Ready.", 0),
+    ],
+)
+def test_how_long_a_job_has_run(status: str, seconds: float) -> None:
+    assert starting_for(status) == seconds
 
 
 def test_a_boot_that_fails_is_raised_by_the_first_command(engine: Engine) -> None:

@@ -207,7 +207,12 @@ class FakeEngine:
                     )
 
     def boot(
-        self, topology: Topology, *, directories: Sequence[Path] = (), start: bool = True
+        self,
+        topology: Topology,
+        *,
+        directories: Sequence[Path] = (),
+        start: bool = True,
+        slow_job: float | None = None,
     ) -> FakeCluster:
         self.check(topology, directories=directories)
         for name, node in topology.nodes.items():
