@@ -104,6 +104,7 @@ def test_a_syntax_error_is_at_the_files_line(tmp_path: Path) -> None:
             "m.succeed(\n    'true',\n    f'cd {x} && modprobe {y}',\n)\nm.wait_until_succeeds('sudo swapon /swap')",
             [("succeed('modprobe')", 3), ("wait_until_succeeds('swapon')", 5)],
         ),
+        ("m.execute('systemctl kexec &')", [("execute('systemctl kexec')", 1)]),
         ("m.fail('modprobe x')\nm.execute('modprobe x')\nm.succeed('echo modprobe', 'losetup --list')", []),
     ],
 )
