@@ -98,19 +98,17 @@ def test_interact_shows_where_a_script_failed_and_goes_on(standin: Path, project
     assert "still True" in said.stdout
 
 
-def test_interact_completes_names_and_gives_a_shell(standin: Path, project: Path) -> None:
+def prompt(standin: Path, project: Path) -> pexpect.spawn[str]:
+    """Python's prompt of `interact`, on a terminal."""
     command = f"-m pytest_nspawn interact --nixpkgs {standin} web.nix"
     child = pexpect.spawn(
         sys.executable, command.split(), cwd=str(project), timeout=120, dimensions=(50, 200)
     )
     child.expect(">>> ")
-    child.send("machine.wait_for_open_unix_s\t")
-    child.expect_exact("machine.wait_for_open_unix_socket(")
-    child.sendcontrol("u")
-    child.sendline("machine.shell_interact()")
-    child.expect("[#$] ")
-    child.sendline("echo in $((20 + 22)) the node; exit")
-    child.expect("in 42 the node")
+    return child
+
+
+def leave(child: pexpect.spawn[str]) -> None:
     child.expect(">>> ")
     child.sendeof()
     child.expect(pexpect.EOF)
@@ -118,12 +116,20 @@ def test_interact_completes_names_and_gives_a_shell(standin: Path, project: Path
     assert child.exitstatus == 0
 
 
+def test_interact_completes_names_and_gives_a_shell(standin: Path, project: Path) -> None:
+    child = prompt(standin, project)
+    child.send("machine.wait_for_open_unix_s\t")
+    child.expect_exact("machine.wait_for_open_unix_socket(")
+    child.sendcontrol("u")
+    child.sendline("machine.shell_interact()")
+    child.expect("[#$] ")
+    child.sendline("echo in $((20 + 22)) the node; exit")
+    child.expect("in 42 the node")
+    leave(child)
+
+
 def test_interact_gives_a_console(standin: Path, project: Path) -> None:
-    command = f"-m pytest_nspawn interact --nixpkgs {standin} web.nix"
-    child = pexpect.spawn(
-        sys.executable, command.split(), cwd=str(project), timeout=120, dimensions=(50, 200)
-    )
-    child.expect(">>> ")
+    child = prompt(standin, project)
     child.sendline("machine.wait_for_unit('multi-user.target'); machine.console_interact()")
     child.expect_exact("[console of machine; ^] three times leaves it]")
     child.expect_exact("Reached target multi-user.target")  # what it said before is shown
@@ -133,11 +139,7 @@ def test_interact_gives_a_console(standin: Path, project: Path) -> None:
     child.expect(">>> ")
     child.sendline("print('up is', machine.is_up())")
     child.expect("up is True")
-    child.expect(">>> ")
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    leave(child)
 
 
 def test_shell(tmp_path: Path) -> None:
