@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ FLAKE = "flake.nix"
 _SHOWN = 12
 """Lines of a script that a failure shows before the one that failed."""
 
-_found_key = pytest.StashKey[frozenset[Path]]()
+_found_key = pytest.StashKey[Mapping[Path, Sequence[str]]]()
 
 
 # Collection
@@ -51,11 +51,11 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """Collect the .nix files that were asked for, and those of the ini's globs that look like tests."""
     if file_path.suffix != ".nix":
         return None
-    if parent.session.isinitpath(file_path):
-        kind = FlakeFile if file_path.name == FLAKE else NixFile
-        return kind.from_parent(parent, path=file_path)
-    if file_path.name != FLAKE and file_path in _globbed(parent.config) and looks_like_a_test(file_path):
-        return NixFile.from_parent(parent, path=file_path)
+    is_flake = file_path.name == FLAKE
+    names = _globbed(parent.config).get(file_path)
+    is_wanted = bool(names) or (names is not None and not is_flake and looks_like_a_test(file_path))
+    if is_wanted or parent.session.isinitpath(file_path):
+        return (FlakeFile if is_flake else NixFile).from_parent(parent, path=file_path)
     return None
 
 
@@ -69,16 +69,18 @@ def looks_like_a_test(path: Path) -> bool:
     return all(re.search(rf"\b({words})\b", text) for words in ("testScript", "nodes|machine|containers"))
 
 
-def _globbed(config: pytest.Config) -> frozenset[Path]:
-    """The files of `nspawn_nix_tests`, relative to the ini file."""
+def _globbed(config: pytest.Config) -> Mapping[Path, Sequence[str]]:
+    """The files of `nspawn_nix_tests`, relative to the ini file, with the names of tests that it has of each."""
     found = config.stash.get(_found_key, None)
     if found is None:
         base = config.inipath.parent if config.inipath is not None else config.rootpath
         patterns: list[str] = config.getini("nspawn_nix_tests")
-        found = frozenset(
-            path for pattern in patterns for path in base.glob(os.path.relpath(base / pattern, base))
-        )
-        config.stash[_found_key] = found
+        named: dict[Path, list[str]] = {}
+        for pattern in patterns:
+            files, _, name = pattern.partition("::")
+            for path in base.glob(os.path.relpath(base / files, base)):
+                named.setdefault(path, []).extend([name] if name else [])
+        config.stash[_found_key] = found = named
     return found
 
 
@@ -98,7 +100,7 @@ class NixFile(pytest.Module):
         return types.ModuleType(self.path.stem)
 
     def collect(self) -> Iterable[pytest.Item]:
-        """One item, the script; of a file with several tests those that the command line names."""
+        """One item, the script; of a file with several tests those that are named."""
         names = [name for name in self._asked() if name != SCRIPT]
         for name in names:
             yield NixItem.of(self, name, f"{self.path}#{name}")
@@ -106,21 +108,22 @@ class NixFile(pytest.Module):
             yield NixItem.of(self, SCRIPT, self.path)
 
     def _asked(self) -> list[str]:
-        """What the command line names of this file; which tests it has only Nix could tell."""
+        """What the command line names of this file, else the ini file; which tests it has only Nix could tell."""
         base = self.config.invocation_params.dir
         asked = [argument.split("::") for argument in self.config.args]
-        return [
+        named = [
             words[1]
             for words in asked
             if len(words) > 1 and (base / words[0]).resolve() == self.path.resolve()
         ]
+        return named or list(_globbed(self.config).get(self.path, ()))
 
 
 class FlakeFile(NixFile):
     """A flake; each check that was asked for is an item."""
 
     def collect(self) -> Iterable[pytest.Item]:
-        """The checks that the command line names."""
+        """The checks that are named."""
         names = self._asked()
         if not names:
             raise self.CollectError(

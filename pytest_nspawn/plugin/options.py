@@ -89,7 +89,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--nspawn-continue-subtests", action="store_true", default=None, help=go_on)
     parser.addini("nspawn_continue_subtests", go_on, type="bool", default=False)
     parser.addini(
-        "nspawn_nix_tests", "NixOS tests to collect: globs of .nix files, relative to this file", type="args"
+        "nspawn_nix_tests",
+        "NixOS tests to collect: globs of .nix files, relative to this file, with ::NAME one of several of a file",
+        type="args",
     )
     group.addoption(
         "--nspawn-shell",

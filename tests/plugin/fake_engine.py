@@ -167,7 +167,7 @@ def evaluate(reference: Path | str) -> NixTest:
         with Path(record).open("a") as file:
             file.write(f"evaluate {reference.rpartition('/')[2]}\n")
     place, _, attribute = reference.partition("#")
-    path = Path(place) / "flake.nix" if attribute else Path(place)
+    path = Path(place) if place.endswith(".nix") else Path(place) / "flake.nix"
     text = path.read_text()
     first = text.partition("\n")[0].removeprefix("#").strip()
     said: dict[str, Any] = json.loads(first) if first.startswith("{") else {}

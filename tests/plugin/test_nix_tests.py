@@ -65,6 +65,21 @@ def test_a_glob_is_relative_to_the_ini_file(project: Project, monkeypatch: pytes
     project.run("--rootdir", "..", "..", passed=1)
 
 
+def test_the_ini_file_names_tests_of_a_file_and_checks_of_a_flake(project: Project) -> None:
+    project.nix("several.nix", PASSING).nix("foo.nix", PASSING).nix("flake.nix", PASSING)
+    names = "*.nix several.nix::one several.nix::two flake.nix::checks.x86_64-linux.web"
+    project.pytester.makeini(f"[pytest]\nnspawn_nix_tests = {names}\n")
+    result = project.run("--collect-only", "-q")
+    assert {line for line in result.outlines if "::" in line} == {
+        "flake.nix::checks.x86_64-linux.web",
+        "foo.nix::testScript",
+        "several.nix::one",
+        "several.nix::two",
+    }
+    project.run("several.nix", passed=2)
+    project.run("several.nix::two", passed=1)
+
+
 @pytest.mark.parametrize("argument", ["flake.nix::checks.x86_64-linux.foo", ".#checks.x86_64-linux.foo"])
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
 def test_a_check_of_a_flake(project: Project, argument: str, workers: tuple[str, ...]) -> None:
