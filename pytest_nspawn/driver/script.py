@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,9 @@ from pytest_nspawn.errors import ConfigError
 
 Compile = Callable[[ast.Module, str], CodeType]
 """From a tree and its file's name to code."""
+
+_NAMED = re.compile(r"(?<![\w/.])\.{1,2}/[\w./+-]+\.(?:py|nix)\b")
+"""A path to Python or Nix, as Nix has it."""
 
 _UNESCAPED = (("''${", "${"), ("'''", "''"), ("''\\", ""))
 
@@ -68,19 +73,30 @@ class Script:
 
 
 def locate(text: str, *, file: Path | None, line: int | None, name: str) -> Script:
-    """Find a script's lines in its file; where they are not there as they are, the script is a file of its own."""
-    if file is not None:
-        try:
-            there = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            there = []
-        found = _align(text.splitlines(), there, line)
+    """Find a script's lines in its file, or in one that this names (`readFile ./script.py`, `import ./common.nix`).
+
+    Where they are in none as they are, the script is a file of its own.
+    """
+    for candidate in [file, *_named_in(file)] if file is not None else []:
+        found = _align(text.splitlines(), _read(candidate).splitlines(), line if candidate == file else None)
         if found is not None:
-            return Script(text=text, filename=str(file), lines=found)
+            return Script(text=text, filename=str(candidate), lines=found)
     filename = f"<testScript of {name}>"
     # As doctest and IPython do: whoever shows a traceback finds the source here.
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     return Script(text=text, filename=filename, lines=tuple(range(1, len(text.splitlines()) + 1)))
+
+
+def _named_in(file: Path) -> list[Path]:
+    names = dict.fromkeys(_NAMED.findall(_read(file)))
+    return [Path(os.path.normpath(file.parent / name)) for name in names]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _align(script: Sequence[str], file: Sequence[str], line: int | None) -> tuple[int, ...] | None:

@@ -33,6 +33,18 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     assert lines_of(script) == {"one = 1": 4, "def two():": 6, "    return 3": 7}
 
 
+@pytest.mark.parametrize("name", ["script.py", "../common.nix"])
+def test_lines_are_those_of_a_file_that_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tests").mkdir()
+    path = tmp_path / "tests/test.nix"
+    path.write_text(f"{{ other = ../absent.nix; testScript = f ./{name}; }}\n".replace("./../", "../"))
+    there = (tmp_path / "tests" / name).resolve()
+    there.write_text("# of others, too\none = 1\ntwo = 2\n")
+    script = locate("one = 1\ntwo = 2\n", file=path, line=None, name="x")
+    assert script.filename == str(there)
+    assert lines_of(script) == {"one = 1": 2, "two = 2": 3}
+
+
 def test_values_that_nix_puts_in_do_not_move_what_follows(tmp_path: Path) -> None:
     path = nix(tmp_path, 'first = "${toString 1}"\n${common}\nlast = 3\nescaped = "\'\'${x}"\n')
     given = 'first = "1"\nimport os\nimport sys\nimport re\nlast = 3\nescaped = "${x}"\n'
