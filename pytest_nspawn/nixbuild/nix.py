@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_nspawn import process
-from pytest_nspawn.errors import HostError
+from pytest_nspawn.errors import HostError, NixError
 from pytest_nspawn.nixbuild.progress import Log
 
 Status = Callable[[str], None]
@@ -96,10 +96,12 @@ def realise(derivation: str, root: Path, status: Status) -> Outcome:
 
 
 def binding(derivation: str, name: str) -> str:
-    """A variable of a derivation, which need not be built."""
-    return process.run(
-        ["nix-store", "--query", "--binding", name, derivation], environment=environment()
-    ).stdout
+    """A variable of a derivation, which need not be built. Raises NixError."""
+    argv = ["nix-store", "--query", "--binding", name, derivation]
+    result = process.run(argv, environment=environment())
+    if result.returncode != 0:
+        raise NixError(problem=f"cannot read {derivation}", message=result.stderr.strip())
+    return result.stdout
 
 
 def dependants(derivation: str) -> list[str]:
