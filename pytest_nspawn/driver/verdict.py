@@ -40,10 +40,11 @@ _OF_A_KERNEL = {
 """Programs that cannot succeed in a container, and why."""
 
 _PROGRAM = re.compile(
-    rf"(?:^|[;&|(]|\bsudo|\bexec)\s*({'|'.join(_OF_A_KERNEL)})\b(?! --?(?:a|all|l|list|s|show|help|version)\b)",
+    rf"(?:^|[;&|(]|\bsudo|\bexec)\s*({'|'.join(_OF_A_KERNEL)})\b"
+    r"(?! --?(?:a|all|l|list|s|show|help|version)\b)(?![^\n;&|]*\|\|)",
     re.MULTILINE,
 )
-"""One that is run, but not only to list what there is."""
+"""One that is run, but not only to list what there is, and not where its failure is passed over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
