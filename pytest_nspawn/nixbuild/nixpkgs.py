@@ -1,4 +1,4 @@
-"""Which nixpkgs: what the option says, the flake's locked input, NIX_PATH, the registry, in that order."""
+"""Which nixpkgs: what the option says, the tree itself, the flake's locked input, NIX_PATH, the registry, in that order."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def find(option: str | None, directories: Sequence[Path], environment: Mapping[s
     if option is not None:
         return _from_option(option)
     for directory in _upwards(directories):
+        if (directory / _EVALUATOR).is_file():
+            return Nixpkgs(path=os.path.realpath(directory))
         if (directory / "flake.lock").is_file():
             found = _from_lock(directory / "flake.lock")
             if found is not None:

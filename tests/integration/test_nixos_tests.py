@@ -161,7 +161,7 @@ def test_tests_of_nixpkgs_itself(standin: Path, tmp_path: Path) -> None:
     (tests / "foo.nix").write_text(
         'import ./make-test-python.nix ({ pkgs, ... }: { name = "foo"; nodes.machine = { }; testScript = "machine.start()"; })'
     )
-    ran = call("-q", "--nspawn-nixpkgs=.", "nixos/tests/foo.nix", cwd=nixpkgs)
+    ran = call("-q", "nixos/tests/foo.nix", cwd=nixpkgs)
     assert ran.returncode == 0, ran.stdout
 
 

@@ -41,6 +41,16 @@ def test_the_option_wins(tmp_path: Path) -> None:
     assert find("nixpkgs", [tmp_path], {}) == Nixpkgs(flake="nixpkgs")
 
 
+def test_what_is_in_a_nixpkgs_is_built_with_that(tmp_path: Path) -> None:
+    checkout = tree(tmp_path / "nixpkgs")
+    (checkout / "flake.nix").touch()
+    tests = checkout / "nixos/tests/deep"
+    tests.mkdir(parents=True)
+    assert find(None, [tests], {"NIX_PATH": f"nixpkgs={tree(tmp_path / 'other')}"}) == Nixpkgs(
+        path=str(checkout)
+    )
+
+
 def test_a_lock_file_above_names_a_revision(tmp_path: Path) -> None:
     (tmp_path / "flake.lock").write_text(json.dumps(LOCK))
     (tmp_path / "tests" / "deep").mkdir(parents=True)
