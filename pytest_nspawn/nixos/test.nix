@@ -303,10 +303,10 @@ let
 
   evaluate =
     modules: seen: specialArgs:
-    (lib.evalModules {
+    lib.evalModules {
       modules = [ (optionsModule seen) ] ++ modules;
       specialArgs = moduleArguments // specialArgs;
-    }).config;
+    };
   # Errors name the file that the test is in.
   ownModules = [
     {
@@ -315,11 +315,12 @@ let
     }
   ]
   ++ chosen.modules;
-  modules = ownModules ++ lib.optional interactive (evaluate ownModules false { config = evaluated; }).interactive;
+  modules = ownModules ++ lib.optional interactive (evaluate ownModules false { config = evaluated; }).config.interactive;
 
   # Twice: in `config` a test sees its nodes as systems, of which those are made that they are here as modules.
-  evaluated = evaluate modules true { };
-  asModules = evaluate modules false { config = evaluated; };
+  evaluated = (evaluate modules true { }).config;
+  ofModules = evaluate modules false { config = evaluated; };
+  asModules = ofModules.config;
 
   common = [
     asModules.defaults
@@ -346,7 +347,8 @@ in
     && chosen.packages == null
     && chosen.modules == [ ]
     && evaluated.node.specialArgs == { }
-    && lib.all (name: asModules.${name} == { }) [
+    # A default's priority is 1500 (mkOptionDefault).
+    && lib.all (name: ofModules.options.${name}.highestPrio >= 1500) [
       "defaults"
       "nodeDefaults"
       "containerDefaults"

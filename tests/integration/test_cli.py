@@ -172,6 +172,10 @@ def test_shell_needs_a_terminal(tmp_path: Path) -> None:
     )
 
 
+IMPORTED = ("relay", "called")
+"""Those whose nodes need other parts of their files."""
+
+
 @pytest.mark.parametrize(
     "name", ["client-server", "relay", "globals", "names", "polling", "subtests", "called", "containers"]
 )
@@ -180,6 +184,7 @@ def test_convert_writes_a_file_that_does_the_same(standin: Path, project: Path, 
     assert said.returncode == 0, said.stderr
     file = f"test_{name.replace('-', '_')}.py"
     assert said.stdout == f"wrote {file}\n"
+    assert ("node_of_test" in (project / file).read_text()) == (name in IMPORTED)
     ran = run(
         "-q", "--nspawn-nixpkgs", str(standin), "-p", "no:cacheprovider", file, cwd=project, module="pytest"
     )
