@@ -43,6 +43,11 @@ def _convert(options: argparse.Namespace) -> int:
         verdict = judge(test)
     if not verdict.can_run:
         print(verdict, file=sys.stderr)
+    if "/nix/store/" in test.script:
+        print(
+            "the script names store paths; they are those of the nixpkgs that it was converted with",
+            file=sys.stderr,
+        )
     beside = common.directory_of(reference)
     output = Path(options.output or beside / f"test_{_word(test.name)}.py")
     text = converted(test, reference, output.parent if options.output != "-" else beside)

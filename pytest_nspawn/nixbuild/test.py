@@ -32,7 +32,7 @@ class Outline:
     file: Path | None = None
     line: int | None = None
     plain: bool = False
-    """Whether a node is what stands under its name: nothing is said of all."""
+    """Whether a node is what stands under its name: nothing is said of all, and the script needs nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,13 @@ let
       specialArgs,
       modules,
       packages ? null,
+      references ? [ ],
     }:
     let
       numbers = lib.listToAttrs (lib.imap1 (number: name: lib.nameValuePair name number) (lib.attrNames modules));
     in
     evaluateAll {
-      inherit packages;
+      inherit packages references;
       peers = { };
       nodes = lib.mapAttrs (name: values: {
         inherit specialArgs values;
@@ -64,7 +65,7 @@ in
         };
       };
       all = evaluate {
-        inherit (test) packages specialArgs;
+        inherit (test) packages references specialArgs;
         modules = test.nodes // test.containers;
       };
       common = {

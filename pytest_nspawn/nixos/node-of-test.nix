@@ -27,6 +27,7 @@ in
   config = {
     _module.args = test.specialArgs;
     # Stronger than what all nodes have, weaker than what the node says.
+    virtualisation.additionalPaths = test.references;
     nixpkgs.pkgs = lib.mkIf (test.packages != null) (lib.mkOverride 900 test.packages);
   };
 }

@@ -7,10 +7,12 @@
 }:
 # `nodes`: by name, each with `values` (modules, or one system), a number, addresses, networks, store and specialArgs.
 # `peers`: what is known of nodes that are no NixOS systems. `packages`: what all are made of, whatever their options say.
+# `references`: store paths that all see.
 {
   nodes,
   peers,
   packages ? null,
+  references ? [ ],
 }:
 
 let
@@ -152,7 +154,7 @@ let
         allowedTCPPorts = firewall.allowedTCPPorts or [ ];
         allowedUDPPorts = firewall.allowedUDPPorts or [ ];
       };
-      closure = "${pkgs.closureInfo { rootPaths = [ toplevel ]; }}";
+      closure = "${pkgs.closureInfo { rootPaths = [ toplevel ] ++ virtualisation.additionalPaths ++ virtualisation.pathsInNixDB ++ references; }}";
     };
 in
 {

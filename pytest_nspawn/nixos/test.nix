@@ -333,20 +333,29 @@ let
 
   position =
     if builtins.isAttrs checked && checked ? testScript then builtins.unsafeGetAttrPos "testScript" checked else null;
-  script = evaluated.testScript;
+  given = evaluated.testScript;
+  testScript =
+    if builtins.isFunction given then
+      given (if takesMore given then configs else builtins.intersectAttrs (builtins.functionArgs given) configs)
+    else
+      given;
 in
 {
+  inherit testScript;
+  # What the script names of the store.
+  references = lib.optional (builtins.hasContext testScript) (pkgs.writeText "testScript" testScript);
   inherit (evaluated) name;
   timeout = if evaluated.globalTimeout == null then evaluated.meta.timeout or null else evaluated.globalTimeout;
   specialArgs = evaluated.node.specialArgs;
   # Null where the nodes' own options say.
   packages = if evaluated.node.pkgs == null then chosen.packages else withoutCallers evaluated.node.pkgs;
-  # Whether a node is what stands under its name: nothing is said of all.
+  # Whether a node is what stands under its name: nothing is said of all, and the script needs nothing else.
   plain =
     evaluated.node.pkgs == null
     && chosen.packages == null
     && chosen.modules == [ ]
     && evaluated.node.specialArgs == { }
+    && !builtins.hasContext testScript
     # A default's priority is 1500 (mkOptionDefault).
     && lib.all (name: ofModules.options.${name}.highestPrio >= 1500) [
       "defaults"
@@ -361,13 +370,6 @@ in
     else
       throw "nodes and containers have the same names: ${lib.concatStringsSep ", " both}";
   containers = lib.mapAttrs (_: module: common ++ [ module asModules.containerDefaults ]) asModules.containers;
-  testScript =
-    if builtins.isFunction script then
-      script (
-        if takesMore script then configs else builtins.intersectAttrs (builtins.functionArgs script) configs
-      )
-    else
-      script;
   file = if position == null then null else position.file;
   line = if position == null then null else position.line;
 }

@@ -120,9 +120,17 @@ in
     graphics = ignored false "Whether a virtual machine has a screen.";
     host = ignored { } "Packages of the machine that runs a virtual machine.";
     msize = ignored 16384 "Packet size of a virtual machine's shared directories.";
-    additionalPaths = ignored [ ] "Store paths that a virtual machine's store has beside its system.";
+    additionalPaths = mkOption {
+      type = types.listOf types.unspecified;
+      default = [ ];
+      description = "Store paths that the node sees beside its system, where it has a store of its own.";
+    };
     mountHostNixStore = ignored true "Whether a virtual machine sees the machine's store.";
-    pathsInNixDB = ignored [ ] "Store paths that a virtual machine's Nix knows.";
+    pathsInNixDB = mkOption {
+      type = types.listOf types.unspecified;
+      default = [ ];
+      description = "As `virtualisation.additionalPaths`.";
+    };
     qemu = ignored { } "Options of QEMU.";
     resolution = ignored { } "Size of a virtual machine's screen.";
     restrictNetwork = ignored false "Whether a virtual machine's network is cut off.";

@@ -172,12 +172,13 @@ def test_shell_needs_a_terminal(tmp_path: Path) -> None:
     )
 
 
-IMPORTED = ("relay", "called")
+IMPORTED = ("relay", "called", "store")
 """Those whose nodes need other parts of their files."""
 
 
 @pytest.mark.parametrize(
-    "name", ["client-server", "relay", "globals", "names", "polling", "subtests", "called", "containers"]
+    "name",
+    ["client-server", "relay", "globals", "names", "polling", "subtests", "called", "containers", "store"],
 )
 def test_convert_writes_a_file_that_does_the_same(standin: Path, project: Path, name: str) -> None:
     said = run("convert", "--nixpkgs", str(standin), f"{name}.nix", cwd=project)
