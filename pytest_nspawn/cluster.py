@@ -21,7 +21,7 @@ from pytest_nspawn.frozen import FrozenMap
 from pytest_nspawn.images import Image, ImageFactory, Images
 from pytest_nspawn.launch import Surroundings, limits_of, plan_launch
 from pytest_nspawn.machine import Machine, MachineOptions
-from pytest_nspawn.model import CommandResult, Config, NetworkName, Node, NodeLike, Topology, as_node
+from pytest_nspawn.model import Bind, CommandResult, Config, NetworkName, Node, NodeLike, Topology, as_node
 from pytest_nspawn.nixbuild import (
     Builder,
     Facts,
@@ -223,8 +223,8 @@ class Engine:
 
     def closed(self, cluster: Cluster) -> None:
         """Forget a cluster."""
-        if cluster in self._open:
-            self._open.remove(cluster)
+        # By identity: one that could not be made compares with nothing.
+        self._open = [each for each in self._open if each is not cluster]
 
     def images(self, directories: Sequence[Path]) -> Images:
         """Where images are looked up."""
@@ -261,19 +261,42 @@ class Engine:
             mend="pytest --nspawn-private-users=no",
         )
 
-    def limited(self, node: Node, facts: Facts | None) -> Node:
-        """The node with the memory that its NixOS configuration says, where nothing else is said and it can be limited.
+    def configured(self, name: str, node: Node, facts: Facts | None) -> Node:
+        """The node with what its NixOS configuration says of its machine, where the node itself says nothing.
 
-        A virtual machine has its disk besides; here the root is in memory too, so its size is added.
+        Raises ConfigError where that is not there.
         """
-        if facts is None or facts.memory is None or node.memory is not None:
+        if facts is None:
             return node
-        if "memory" not in usable_controllers(self.sandbox.mode):
+        root_size = (
+            f"{facts.disk}M" if facts.disk is not None and facts.disk > node.root_bytes >> 20 else None
+        )
+        node = node.given(root_size=root_size, **_of_machine(name, facts))
+        if facts.memory is None or "memory" not in usable_controllers(self.sandbox.mode):
             return node
-        return node.with_memory(f"{facts.memory + node.root_bytes // 2**20}M")
+        # A virtual machine has its disk besides; here the root is in memory too.
+        return node.given(memory=f"{facts.memory + (node.root_bytes >> 20)}M")
 
     def _can_shift(self, path: str) -> bool:
         return self.sandbox.can_shift(path)
+
+
+def _of_machine(name: str, facts: Facts) -> dict[str, Any]:
+    """The files and directories of this machine that a configuration asks for."""
+    credentials: dict[str, bytes] = {}
+    for key, each in facts.credentials.items():
+        source = each.get("source")
+        try:
+            credentials[key] = Path(source).read_bytes() if source else (each.get("text") or "").encode()
+        except OSError as error:
+            problem = f"virtualisation.credentials: cannot read {key} ({error.strerror})"
+            raise ConfigError(problem=problem, node=name, value=source) from error
+    binds = {path: Bind(os.path.expandvars(source), idmap=True) for path, source in facts.shared.items()}
+    for path, bind in binds.items():
+        if not bind.source.is_dir():
+            problem = f"virtualisation.sharedDirectories: there is nothing to show at {path}"
+            raise ConfigError(problem=problem, node=name, value=str(bind.source))
+    return {"credentials": credentials, "binds": binds}
 
 
 def _entry(manifest: Manifest, reference: Config) -> Any:
@@ -355,7 +378,7 @@ class Cluster(Mapping[str, Machine]):
 
         for name, given in topology.nodes.items():
             image = self._images.of(name, given, facts.get(name))
-            node = engine.limited(given, facts.get(name))
+            node = engine.configured(name, given, facts.get(name))
             container = Container(
                 sandbox,
                 node,

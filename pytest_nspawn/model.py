@@ -155,10 +155,23 @@ class Node:
         _assign(node, networks=tuple(networks))
         return node
 
-    def with_memory(self, memory: str) -> Node:
-        """The same node with a limit of its memory."""
+    def given(
+        self,
+        *,
+        memory: str | None = None,
+        root_size: str | None = None,
+        credentials: Mapping[str, bytes] = FrozenMap[str, bytes](),
+        binds: Mapping[str, Bind] = FrozenMap[str, Bind](),
+    ) -> Node:
+        """The same node with what else it is given; of a name that it has itself, its own stays."""
         node = copy.copy(self)
-        _assign(node, memory=memory)
+        _assign(
+            node,
+            memory=self.memory or memory,
+            root_size=root_size or self.root_size,
+            credentials=FrozenMap({**credentials, **self.credentials}),
+            binds=FrozenMap({**binds, **self.binds}),
+        )
         return node
 
     @property

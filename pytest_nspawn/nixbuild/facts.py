@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -28,7 +28,10 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """A built system; `memory` is in MiB, `closure` a directory with the names of its store paths."""
+    """A built system; `memory` and `disk` are in MiB, `closure` is a directory with the names of its store paths.
+
+    `credentials` are texts, or (`source`) files of the machine; `shared` are directories of it by their place in the node.
+    """
 
     system: str
     host_name: str | None = None
@@ -37,6 +40,9 @@ class Facts:
     firewall: Mapping[str, Any] | None = None
     closure: str | None = None
     memory: int | None = None
+    disk: int | None = None
+    credentials: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
     store: Store = "host"
     vm_only: tuple[str, ...] = ()
 
@@ -55,6 +61,9 @@ def facts_of(name: str, entry: Any) -> Facts:
             firewall=entry.get("firewall"),
             closure=entry.get("closure"),
             memory=entry.get("memorySize"),
+            disk=entry.get("diskSize"),
+            credentials=entry.get("credentials", {}),
+            shared=entry.get("sharedDirectories", {}),
             store=entry.get("store", "host"),
             vm_only=tuple(entry.get("vmOnly", ())),
         )

@@ -149,6 +149,11 @@ let
       domain = networking.domain or null;
       inherit (virtualisation.nspawn) interfaces store vmOnly;
       inherit (virtualisation) memorySize;
+      diskSize = if builtins.isInt virtualisation.diskSize then virtualisation.diskSize else null;
+      credentials = lib.mapAttrs (_: each: { inherit (each) source text; }) virtualisation.credentials;
+      sharedDirectories = lib.listToAttrs (
+        map (each: lib.nameValuePair each.target each.source) (lib.attrValues virtualisation.sharedDirectories)
+      );
       firewall = {
         inherit (firewall) enable;
         allowedTCPPorts = firewall.allowedTCPPorts or [ ];

@@ -1,5 +1,5 @@
 # Options that only a virtual machine has: a NixOS test that sets them evaluates all the same. Where a container has a
-# counterpart it is used (memorySize); where the option matters, `virtualisation.nspawn.vmOnly` names it.
+# counterpart it is used (memorySize, credentials, ...); where the option matters, `virtualisation.nspawn.vmOnly` names it.
 {
   config,
   lib,
@@ -103,15 +103,68 @@ in
       description = "Limit of the node's memory in MiB; null is none.";
     };
 
+    diskSize = mkOption {
+      type = types.unspecified;
+      default = null;
+      example = 4096;
+      description = "What the node may write to its root, in MiB, where that is more than it may anyway.";
+    };
+
+    credentials = mkOption {
+      type = types.attrsOf (
+        types.submodule {
+          options = {
+            mechanism = ignored null "How a virtual machine gets it.";
+            text = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              description = "The credential itself, which everybody can read in the store.";
+            };
+            source = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              example = "/run/secrets/token";
+              description = "A file of the machine that has it.";
+            };
+          };
+        }
+      );
+      default = { };
+      example = {
+        motto.text = "open sesame";
+      };
+      description = "Credentials that the node's systemd is given (systemd.exec(5), CREDENTIALS).";
+    };
+
+    sharedDirectories = mkOption {
+      type = types.attrsOf (
+        types.submodule {
+          options = {
+            source = mkOption {
+              type = types.str;
+              example = "$HOME/data";
+              description = "The directory of the machine; variables of the environment are put in.";
+            };
+            target = mkOption {
+              type = types.str;
+              example = "/data";
+              description = "Where the node sees it.";
+            };
+            securityModel = ignored null "How owners of files are kept.";
+          };
+        }
+      );
+      default = { };
+      description = "Directories of the machine that the node sees, and may write to.";
+    };
+
     bios = ignored null "Firmware of a virtual machine.";
     bootDevice = ignored null "Disk that a virtual machine boots from.";
     bootLoaderDevice = ignored null "Disk that a virtual machine's boot loader is on.";
     bootPartition = ignored null "Partition that a virtual machine boots from.";
     cores = ignored 1 "Number of a virtual machine's processors.";
-    credentials = ignored { } "Credentials that the firmware of a virtual machine hands over.";
     directBoot = ignored { } "Whether a virtual machine boots without a boot loader.";
     diskImage = ignored null "Disk of a virtual machine.";
-    diskSize = ignored null "Size of a virtual machine's disk in MiB.";
     efi = ignored { } "Firmware of a virtual machine.";
     efiVars = ignored null "Variables of a virtual machine's firmware.";
     emptyDiskImages = ignored [ ] "Empty disks of a virtual machine.";
@@ -135,7 +188,6 @@ in
     resolution = ignored { } "Size of a virtual machine's screen.";
     restrictNetwork = ignored false "Whether a virtual machine's network is cut off.";
     rootDevice = ignored null "Root disk of a virtual machine.";
-    sharedDirectories = ignored { } "Directories that a virtual machine shares; see Node(binds=...).";
     tpm = ignored { } "Trusted platform module of a virtual machine.";
     useBootLoader = ignored false "Whether a virtual machine has a boot loader.";
     useDefaultFilesystems = ignored true "Whether a virtual machine has the usual file systems.";

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_nspawn import Network, Node, Topology, process
 from pytest_nspawn.cluster import Cluster, Engine, EngineOptions
-from pytest_nspawn.errors import NixError
+from pytest_nspawn.errors import ConfigError, NixError
 
 WEB = """
 { pkgs, nodes, ... }:
@@ -132,9 +132,47 @@ def test_another_system_of_the_same_store_is_activated(nodes: Cluster, nix_engin
 
 def test_the_memory_of_a_configuration_is_a_limit(nodes: Cluster, nix_engine: Engine) -> None:
     # What it is a limit of is in test_images; here, that the engine asks for it: MiB, and the root beside it.
-    limited = nix_engine.limited(Node(), nodes.facts["web"])
+    limited = nix_engine.configured("web", Node(), nodes.facts["web"])
     assert limited.memory in (f"{300 + 1024}M", None)
-    assert nix_engine.limited(Node(memory="50M"), nodes.facts["web"]).memory == "50M"
+    assert nix_engine.configured("web", Node(memory="50M"), nodes.facts["web"]).memory == "50M"
+
+
+MACHINE = """
+{
+  virtualisation.diskSize = 1500;
+  virtualisation.credentials = { motto.text = "open sesame"; token.source = "TOKEN"; };
+  virtualisation.sharedDirectories.data = { source = "$SHARED/data"; target = "/data"; };
+  systemd.services.keeper.serviceConfig = { Type = "oneshot"; ImportCredential = "motto"; LoadCredential = "token"; };
+}
+"""
+
+
+def test_what_a_configuration_says_of_its_machine(
+    nix_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/old").write_text("from the machine")
+    (tmp_path / "token").write_bytes(b"secret")
+    monkeypatch.setenv("SHARED", str(tmp_path))
+    config = MACHINE.replace("TOKEN", str(tmp_path / "token"))
+    with nix_engine.boot(Topology({"one": Node(config, credentials={"motto": "mine"})})) as cluster:
+        one = cluster["one"]
+        assert (
+            one.succeed("cat /run/credentials/@system/motto /run/credentials/@system/token") == "minesecret"
+        )
+        assert one.succeed("cat /data/old") == "from the machine"
+        one.succeed("echo -n new > /data/new", "test $(stat --format=%u /data/new) = 0")
+        assert (tmp_path / "data/new").read_text() == "new"
+        one.succeed("head -c 1100M /dev/zero > /root/large")
+    (tmp_path / "token").unlink()
+    with pytest.raises(ConfigError, match=r"node 'one': virtualisation\.credentials: cannot read token"):
+        nix_engine.boot(Topology({"one": Node(config)}))
+    monkeypatch.setenv("SHARED", "/absent")
+    (tmp_path / "token").touch()
+    with pytest.raises(
+        ConfigError, match=r"virtualisation\.sharedDirectories: there is nothing to show at /data"
+    ):
+        nix_engine.boot(Topology({"one": Node(config)}))
 
 
 def test_options_of_virtual_machines_are_told(nix_engine: Engine) -> None:
