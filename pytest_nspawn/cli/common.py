@@ -13,25 +13,32 @@ from pytest_nspawn.errors import ConfigError
 FLAKE = "flake.nix"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options as those of pytest, without the prefix."""
+def add_options(parser: argparse.ArgumentParser, *, boots: bool) -> None:
+    """Options as those of pytest, without the prefix; those about nodes where the command `boots` some."""
     parser.add_argument(
         "--nixpkgs", metavar="PATH-or-REF", help="nixpkgs to build with, as pytest's --nspawn-nixpkgs"
     )
     parser.add_argument(
         "--manifest", metavar="FILE", type=Path, help="prebuilt systems, as pytest's --nspawn-manifest"
     )
-    parser.add_argument("--sandbox", choices=("auto", "root", "user"), default="auto", help="as pytest's")
+    if boots:
+        parser.add_argument(
+            "--sandbox", choices=("auto", "root", "user"), default="auto", help="as pytest's --nspawn-sandbox"
+        )
+    else:
+        parser.set_defaults(sandbox="auto")
 
 
-def add_test(parser: argparse.ArgumentParser) -> None:
+TEST_HELP = (
+    "foo.nix, foo.nix::NAME of several in a file, "
+    "flake.nix::checks.x86_64-linux.foo or .#checks.x86_64-linux.foo"
+)
+
+
+def add_test(parser: argparse.ArgumentParser, *, boots: bool) -> None:
     """The argument that names a NixOS test."""
-    parser.add_argument(
-        "test",
-        metavar="FILE",
-        help="foo.nix, flake.nix::checks.x86_64-linux.foo or .#checks.x86_64-linux.foo",
-    )
-    add_options(parser)
+    parser.add_argument("test", metavar="FILE", help=TEST_HELP)
+    add_options(parser, boots=boots)
 
 
 def engine(options: argparse.Namespace, *, image: str = "host") -> Engine:

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "convert", help="write the pytest file that does what a NixOS test does", description=__doc__
     )
-    common.add_test(parser)
+    common.add_test(parser, boots=False)
     parser.add_argument(
         "-o",
         "--output",

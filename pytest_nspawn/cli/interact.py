@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common.add_test(parser)
+    common.add_test(parser, boots=True)
     parser.set_defaults(run=_interact)
 
 

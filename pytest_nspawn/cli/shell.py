@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--image", default="host", help="image of a node without a config (default: host)")
     parser.add_argument("--name", default="machine", help="the node's name (default: machine)")
-    common.add_options(parser)
+    common.add_options(parser, boots=True)
     parser.set_defaults(run=_shell)
 
 

@@ -59,6 +59,30 @@ def test_explain(standin: Path, project: Path) -> None:
         assert f"  - {line}" in bad.stdout.splitlines()
 
 
+def test_explain_many(standin: Path, project: Path) -> None:
+    (project / "broken.nix").write_text("{ one = 1; }")
+    said = run(
+        "explain",
+        "--nixpkgs",
+        str(standin),
+        "web.nix",
+        "broken.nix",
+        "needs-vm.nix",
+        "users.nix",
+        cwd=project,
+    )
+    assert said.returncode == 1
+    assert said.stderr.startswith(
+        f"error: the NixOS test {project}/broken.nix does not evaluate:\n  this is no NixOS test"
+    )
+    lines = said.stdout.splitlines()
+    assert lines[0] == "web: runs as containers (machine)"
+    assert lines[-2:] == [
+        "users: runs as containers (machine)",
+        "2 can run as containers, 1 need a virtual machine, 1 could not be read",
+    ]
+
+
 @pytest.mark.parametrize("command", ["explain", "convert", "interact"])
 @pytest.mark.parametrize(
     ("argument", "problem"),
