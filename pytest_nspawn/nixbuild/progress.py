@@ -58,7 +58,12 @@ class Log:
         elif action == "result":
             self._result(event)
         elif action == "msg" and event.get("level") == 0:
-            self.complaints.append(_complaint(event))
+            complaint = _complaint(event)
+            # Some warnings are as loud as errors.
+            if complaint.message.startswith("warning:"):
+                self.plain.append(complaint.message)
+            else:
+                self.complaints.append(complaint)
 
     def _result(self, event: dict[str, Any]) -> None:
         kind, name = self._activities.get(event["id"], (0, ""))

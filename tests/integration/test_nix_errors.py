@@ -85,6 +85,25 @@ def test_an_error_of_nix(pytester: pytest.Pytester, standin: Path, config: str, 
     result.stdout.no_fnmatch_line("*while evaluating*")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root builds as the users of a group")
+def test_a_machine_without_users_to_build_as(
+    pytester: pytest.Pytester, standin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\nbuild-users-group = no-such-group\n")
+    result = run(pytester, standin, f'{{ environment.etc.x.text = "{time.time_ns()}"; }}')
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*the group 'no-such-group' specified in 'build-users-group' does not exist",
+            "root builds as users of that group: make it (*apt-get install nix-setup-systemd*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*warning:*")
+    # What does not evaluate is told as ever.
+    result = run(pytester, standin, "{ environment.etc.x.text = undefinedName; }")
+    result.stdout.fnmatch_lines(["*undefined variable 'undefinedName'"])
+
+
 def test_no_nixpkgs_says_what_was_tried(
     pytester: pytest.Pytester, standin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_place_that_is_said_twice_is_taken_once() -> None:
 def test_warnings_are_no_errors_and_lines_of_builds_are_kept() -> None:
     found = log(
         {"action": "msg", "level": 1, "msg": "warning: x"},
+        {"action": "msg", "level": 0, "msg": "\x1b[35;1mwarning:\x1b[0m the group is missing"},
         BUILD,
         {"action": "result", "id": 2, "type": 101, "fields": ["\x1b[1mcompiling\x1b[0m"]},
     )
