@@ -250,10 +250,7 @@ def _build_users(host: Host) -> Check:
     _, said = host.run(["nix", "--extra-experimental-features", "nix-command", "show-config"])
     match = re.search(r"^build-users-group = (\S+)$", said, re.MULTILINE)
     group = match[1] if match is not None and host.tree.user == 0 else None
-    ok = (
-        group is None
-        or re.search(rf"^{re.escape(group)}:", host.run(["getent", "group", group])[1]) is not None
-    )
+    ok = group is None or host.run(["getent", "group", group])[0] == 0
     mend = (
         host.install("nix-setup-systemd")
         if host.which("apt-get")

@@ -268,10 +268,8 @@ def _remove(path: Path) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
     except OSError as error:
-        if error.errno not in (
-            errno.ENOENT,
-            errno.ENODEV,
-        ):  # removed before a file of it was opened, or after
+        # Removed before a file of it was opened, or after.
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
 
 

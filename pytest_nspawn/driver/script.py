@@ -6,7 +6,7 @@ import ast
 import linecache
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -77,8 +77,8 @@ def locate(text: str, *, file: Path | None, line: int | None, name: str) -> Scri
 
     Where they are in none as they are, the script is a file of its own.
     """
-    for candidate in [file, *_named_in(file)] if file is not None else []:
-        found = _align(text.splitlines(), _read(candidate).splitlines(), line if candidate == file else None)
+    for candidate, there in _candidates(file) if file is not None else ():
+        found = _align(text.splitlines(), there.splitlines(), line if candidate == file else None)
         if found is not None:
             return Script(text=text, filename=str(candidate), lines=found)
     filename = f"<testScript of {name}>"
@@ -87,9 +87,13 @@ def locate(text: str, *, file: Path | None, line: int | None, name: str) -> Scri
     return Script(text=text, filename=filename, lines=tuple(range(1, len(text.splitlines()) + 1)))
 
 
-def _named_in(file: Path) -> list[Path]:
-    names = dict.fromkeys(_NAMED.findall(_read(file)))
-    return [Path(os.path.normpath(file.parent / name)) for name in names]
+def _candidates(file: Path) -> Iterator[tuple[Path, str]]:
+    """A file and those that it names, with what is in them; each is read when the one before was of no use."""
+    text = _read(file)
+    yield file, text
+    for name in dict.fromkeys(_NAMED.findall(text)):
+        path = Path(os.path.normpath(file.parent / name))
+        yield path, _read(path)
 
 
 def _read(file: Path) -> str:

@@ -202,10 +202,8 @@ def _unless_removed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (
-            errno.ENOENT,
-            errno.ENODEV,
-        ):  # removed before a file of it was opened, or after
+        # Removed before a file of it was opened, or after.
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
 
 

@@ -1,4 +1,4 @@
-"""Results of evaluations, files each, remembered by what they read, and kept from the garbage collector while they are used."""
+"""Results of evaluations (files), remembered by what they read, and kept from the garbage collector while they are used."""
 
 from __future__ import annotations
 

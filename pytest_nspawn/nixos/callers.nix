@@ -146,10 +146,11 @@ let
     lib.all (name: wanted.${name} || builtins.hasAttr name given) (builtins.attrNames wanted)
     && (wanted.config or true)
     && !(wanted ? options);
-  call =
-    test: function:
+  # Call a function with what it takes of some arguments.
+  callWith =
+    arguments: function:
     function (
-      if takesMore function then argumentsOf test else builtins.intersectAttrs (builtins.functionArgs function) (argumentsOf test)
+      if takesMore function then arguments else builtins.intersectAttrs (builtins.functionArgs function) arguments
     );
 
   # From what a file or a flake gives to a definition, and what callers said of it on the way.
@@ -164,7 +165,7 @@ let
     else if isFile value then
       resolve test (importScoped value)
     else if builtins.isFunction value && isCallable test value then
-      resolve test (call test value)
+      resolve test (callWith (argumentsOf test) value)
     else
       test // { definition = value; };
 
@@ -213,5 +214,10 @@ in
   test = chosen;
   # What a module of it may ask for, beside its nodes.
   arguments = argumentsOf chosen;
-  inherit isCaptured takesMore withoutCallers;
+  inherit
+    callWith
+    isCaptured
+    takesMore
+    withoutCallers
+    ;
 }

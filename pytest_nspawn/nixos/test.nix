@@ -145,11 +145,7 @@ let
   position =
     if builtins.isAttrs checked && checked ? testScript then builtins.unsafeGetAttrPos "testScript" checked else null;
   given = evaluated.testScript;
-  testScript =
-    if builtins.isFunction given then
-      given (if takesMore given then configs else builtins.intersectAttrs (builtins.functionArgs given) configs)
-    else
-      given;
+  testScript = if builtins.isFunction given then callers.callWith configs given else given;
 in
 {
   inherit testScript;
