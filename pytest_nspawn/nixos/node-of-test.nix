@@ -1,6 +1,7 @@
 # A node of an existing NixOS test as a module by itself: what the mark of a converted test has.
 { reference, node }:
 {
+  config,
   lib,
   modulesPath,
   nodes,
@@ -28,6 +29,6 @@ in
     _module.args = test.specialArgs;
     # Stronger than what all nodes have, weaker than what the node says.
     virtualisation.additionalPaths = test.references;
-    nixpkgs.pkgs = lib.mkIf (test.packages != null) (lib.mkOverride 900 test.packages);
+    nixpkgs.pkgs = lib.mkIf (test.packages != null && config.nixpkgs.config == { }) (lib.mkOverride 900 test.packages);
   };
 }

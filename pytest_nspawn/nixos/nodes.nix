@@ -6,7 +6,7 @@
   system,
 }:
 # `nodes`: by name, each with `values` (modules, or one system), a number, addresses, networks, store and specialArgs.
-# `peers`: what is known of nodes that are no NixOS systems. `packages`: what all are made of, whatever their options say.
+# `peers`: what is known of nodes that are no NixOS systems. `packages`: what all are made of, unless their options say.
 # `references`: store paths that all see.
 {
   nodes,
@@ -42,8 +42,7 @@ let
     { config, lib, ... }:
     {
       _file = toString ./nodes.nix;
-      nixpkgs.pkgs =
-        if packages != null then lib.mkDefault packages else lib.mkIf (config.nixpkgs.config == { }) (lib.mkDefault pkgs);
+      nixpkgs.pkgs = lib.mkIf (config.nixpkgs.config == { }) (lib.mkDefault (if packages == null then pkgs else packages));
     };
 
   # Errors name the node that they come from: so what `part` gives of a value is evaluated here, not when somebody looks at it.

@@ -126,6 +126,27 @@ def test_nodes_have_the_packages_of_who_calls(said: Callable[..., dict[str, str]
     ) == {"etc": "our own"}
 
 
+def test_a_node_that_configures_nixpkgs_has_one_of_its_own(
+    said: Callable[..., dict[str, str]], nixpkgs: Path
+) -> None:
+    inner = """
+        import ./make-test-python.nix ({ ... }: {
+          name = "unfree";
+          defaults = { pkgs, ... }: { environment.etc.x.text = toString (pkgs.config.allowUnfree or false); };
+          nodes.plain = { };
+          nodes.unfree.nixpkgs.config.allowUnfree = true;
+          testScript = { nodes, ... }:
+            "plain=${nodes.plain.environment.etc.x.text}\nunfree=${nodes.unfree.environment.etc.x.text}";
+        })
+    """
+    test = "{ pkgs, ... }: import ./inner.nix { inherit pkgs; }"
+    if not (nixpkgs / "pkgs").exists():
+        with pytest.raises(NixError, match=r"the stand-in needs nixpkgs\.pkgs"):  # it cannot make one
+            said(test, inner=inner)
+        return
+    assert said(test, inner=inner) == {"plain": "", "unfree": "1"}
+
+
 def test_nodes_have_the_packages_that_a_test_says(said: Callable[..., dict[str, str]]) -> None:
     assert said(
         """
