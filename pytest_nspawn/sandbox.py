@@ -67,6 +67,7 @@ class Sandbox:
         self._shifts = itertools.count(os.getpid() * 64)
         self._up: Future[wire.Message] = Future()
         self._gone: str | None = None
+        self._failure: str | None = None
         self._closing = False
         home = cgroups.cgroup_home()
         if home.path is not None:
@@ -187,7 +188,7 @@ class Sandbox:
         self._control.close()
 
     def _read(self) -> None:
-        problem = "it has ended"
+        problem = None
         while True:
             try:
                 received = wire.receive(self._control)
@@ -197,7 +198,7 @@ class Sandbox:
             if received is None:
                 break
             self._dispatch(*received)
-        self._end("it was stopped" if self._closing else problem)
+        self._end("it was stopped" if self._closing else self._failure or problem or "it has ended")
 
     def _dispatch(self, message: wire.Message, fds: list[int]) -> None:
         if "reply" in message:
@@ -217,7 +218,9 @@ class Sandbox:
         elif message["event"] == "up":
             self._up.set_result(message)
         elif message["event"] == "failed":
-            self._up.set_exception(SandboxError(operation=message["operation"], problem=message["problem"]))
+            self._failure = message["problem"]
+            if not self._up.done():
+                self._up.set_exception(SandboxError(operation=message["operation"], problem=self._failure))
         elif (handler := self._handlers.get(message["node"])) is not None:
             handler(message, fds)
         else:

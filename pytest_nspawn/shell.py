@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from pytest_nspawn import wire
-from pytest_nspawn.errors import ConfigError, NotRunningError
+from pytest_nspawn.errors import ConfigError, MachineError, NotRunningError
 from pytest_nspawn.model import CommandResult
 
 if TYPE_CHECKING:
@@ -136,9 +136,8 @@ class RemoteProcess:
                     return None
                 data = os.read(self._status, 4)
                 if len(data) < 4:
-                    raise NotRunningError(
-                        node=self.node, problem=f"the node ended while {self.command!r} was running"
-                    )
+                    why = self._shell.last_words() or "the node ended, or its agent was killed"
+                    raise NotRunningError(node=self.node, problem=f"nobody saw {self.command!r} end: {why}")
                 self._exit_code = struct.unpack("i", data)[0]
             return self._exit_code
 
@@ -170,10 +169,7 @@ class Shell:
             # An agent that has ended may have said why.
             with contextlib.suppress(OSError):
                 wire.send(self._channel, {"op": op, **fields})
-            try:
-                received = wire.receive(self._channel)
-            except OSError:
-                received = None
+            received = self._receive()
         if received is None:
             self.alive = False
             raise NotRunningError(node=self.node, problem="the node ended, or its agent was killed")
@@ -182,6 +178,18 @@ class Shell:
             wire.close_all(fds)
             raise OSError(reply["errno"], reply["problem"], fields.get("path"))
         return reply, fds
+
+    def last_words(self) -> str | None:
+        """What the agent said when it failed; to be asked only once it has ended."""
+        with self._lock:
+            received = self._receive()
+        return received[0]["problem"] if received is not None else None
+
+    def _receive(self) -> tuple[wire.Message, list[int]] | None:
+        try:
+            return wire.receive(self._channel)
+        except OSError:
+            return None
 
     def popen(
         self,
@@ -194,15 +202,22 @@ class Shell:
     ) -> RemoteProcess:
         """Start a command: text for bash (`set -euo pipefail`), or an argument list; a login environment for both.
 
-        `stdin=True` gives it a pipe, else it reads nothing. Raises ConfigError for an unknown `user`.
+        `stdin=True` gives it a pipe, else it reads nothing. Raises ConfigError for an unknown `user`, MachineError
+        where the node has no process to spare.
         """
         words = command if isinstance(command, str) else tuple(command)
-        reply, fds = self.ask(
-            "spawn",
-            script=_script(words, env or {}, cwd),
-            user=self._user(user) if user is not None else None,
-            stdin=stdin,
-        )
+        try:
+            reply, fds = self.ask(
+                "spawn",
+                script=_script(words, env or {}, cwd),
+                user=self._user(user) if user is not None else None,
+                stdin=stdin,
+            )
+        except OSError as error:
+            problem = f"no process could be started for {words!r}: {error.strerror}"
+            if error.errno == errno.EAGAIN:
+                problem += "; a limit of processes is reached (of the node: Node(tasks=...))"
+            raise MachineError(node=self.node, problem=problem) from error
         return RemoteProcess(self, words, reply["command"], fds)
 
     def run(

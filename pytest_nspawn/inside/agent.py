@@ -23,7 +23,7 @@ import stat
 import struct
 import termios
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from pytest_nspawn import wire
 from pytest_nspawn.inside import linux
@@ -124,15 +124,50 @@ def _limit_tmpfs(mounts: list[list[str]], size: int) -> None:
             linux.resize_tmpfs(words[4], size)
 
 
-class _Prepared:
-    """A shell that waits for its script."""
+class _Ends:
+    """Descriptors made for a program: its own are closed in any case, `ours` where it could not be started."""
 
-    def __init__(self, pid: int, go: int, script: int, outputs: tuple[int, int], profile: object) -> None:
+    def __init__(self) -> None:
+        self.ours: list[int] = []
+        self.its: list[int] = []
+
+    def output(self) -> tuple[int, int]:
+        """A pipe that the program writes to: our end, its end."""
+        ours, its = os.pipe2(os.O_CLOEXEC)
+        self.ours.append(ours)
+        self.its.append(its)
+        return ours, its
+
+    def input(self) -> tuple[int, int]:
+        """A pipe that the program reads from: our end, its end."""
+        its, ours = os.pipe2(os.O_CLOEXEC)
+        self.ours.append(ours)
+        self.its.append(its)
+        return ours, its
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        wire.close_all(self.its if kind is None else [*self.its, *self.ours])
+
+
+class _Prepared:
+    """A shell that waits for its script; `inputs` holds its stdin where it has one."""
+
+    def __init__(
+        self, pid: int, profile: object, *, go: int, script: int, outputs: list[int], inputs: list[int]
+    ) -> None:
         self.pid = pid
+        self.profile = profile
         self.go = go
         self.script = script
         self.outputs = outputs
-        self.profile = profile
+        self.inputs = inputs
+
+    def close(self) -> None:
+        """Let the shell go: it ends at the end of its pipe."""
+        wire.close_all([self.go, self.script, *self.outputs, *self.inputs])
 
 
 class Agent:
@@ -188,7 +223,8 @@ class Agent:
         # way of the answer.
         begin, self._begin = self._begin, None
         if begin is not None:
-            os.write(begin.go, b"\n")
+            with contextlib.suppress(BrokenPipeError):  # somebody killed it: its exit status says so
+                os.write(begin.go, b"\n")
             os.close(begin.go)
         self._wants_spare = self._wants_spare or "command" in reply
 
@@ -196,7 +232,9 @@ class Agent:
         """Make a shell ready for the next command, when nobody waits for this process."""
         self._wants_spare = False
         if self._spare is None:
-            self._spare = self._prepare(None)
+            # A node may have no process to spare: the next command starts its own, or says why there is none.
+            with contextlib.suppress(OSError):
+                self._spare = self._prepare(None)
 
     def _reap(self) -> None:
         os.read(self._wakeup, 4096)
@@ -208,7 +246,8 @@ class Agent:
             if not pid:
                 return
             if self._spare is not None and self._spare.pid == pid:
-                self._drop_spare()
+                self._spare.close()
+                self._spare = None
             channel = self._statuses.pop(pid, None)
             if channel is not None:
                 code = os.waitstatus_to_exitcode(status)
@@ -223,42 +262,37 @@ class Agent:
     ) -> tuple[dict[str, Any], list[int]]:
         """Run a script; descriptors: stdout, stderr, exit status (an int), and stdin where asked for."""
         plain = user is None and not stdin
-        shell = self._take_spare() if plain else None
-        ours: list[int] = []
-        if shell is None:
-            read_end, write_end = os.pipe2(os.O_CLOEXEC) if stdin else (-1, -1)
-            try:
-                shell = self._prepare(user, read_end if stdin else None)
-            finally:
-                if stdin:
-                    os.close(read_end)
-            ours = [write_end] if stdin else []
+        shell = (self._take_spare() if plain else None) or self._prepare(user, stdin=stdin)
+        try:
+            status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            shell.close()
+            raise
         _write_all(shell.script, script.encode("utf-8", "surrogateescape"))
         os.close(shell.script)
-        status_read, status_write = os.pipe2(os.O_CLOEXEC)
         self._statuses[shell.pid] = status_write
         self._begin = shell
-        return {"command": shell.pid}, [*shell.outputs, status_read, *ours]
+        return {"command": shell.pid}, [*shell.outputs, status_read, *shell.inputs]
 
     def _op_terminal(
         self, argv: list[str], user: dict[str, Any] | None, size: list[int], term: str
     ) -> tuple[dict[str, Any], list[int]]:
         """Run a program on a terminal of the node's own; descriptors: the master, the exit status."""
-        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK, ioctl_tty(2)
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        slave = fcntl.ioctl(master, 0x5441, os.O_RDWR | os.O_NOCTTY)  # TIOCGPTPEER
-        status_read, status_write = os.pipe2(os.O_CLOEXEC)
 
         def terminal() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-        try:
-            pid = self._fork(
-                argv, {**_environment(user), "TERM": term}, {0: slave, 1: slave, 2: slave}, user, terminal
-            )
-        finally:
-            os.close(slave)
+        with _Ends() as ends:
+            master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            ends.ours.append(master)
+            fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK, ioctl_tty(2)
+            fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+            slave = fcntl.ioctl(master, 0x5441, os.O_RDWR | os.O_NOCTTY)  # TIOCGPTPEER
+            ends.its.append(slave)
+            status_read, status_write = os.pipe2(os.O_CLOEXEC)
+            ends.ours += [status_read, status_write]
+            streams = {0: slave, 1: slave, 2: slave}
+            pid = self._fork(argv, {**_environment(user), "TERM": term}, streams, user, terminal)
         self._statuses[pid] = status_write
         return {"command": pid}, [master, status_read]
 
@@ -355,19 +389,11 @@ class Agent:
     def _take_spare(self) -> _Prepared | None:
         spare, self._spare = self._spare, None
         if spare is not None and spare.profile != _profile():
-            self._spare = spare
-            self._drop_spare()
+            spare.close()
             return None
         return spare
 
-    def _drop_spare(self) -> None:
-        """Let a prepared shell go: it ends at the end of its pipe."""
-        if self._spare is not None:
-            for fd in (self._spare.go, self._spare.script, *self._spare.outputs):
-                os.close(fd)
-            self._spare = None
-
-    def _prepare(self, user: dict[str, Any] | None, stdin: int | None = None) -> _Prepared:
+    def _prepare(self, user: dict[str, Any] | None, *, stdin: bool = False) -> _Prepared:
         """Start a shell that waits for its script. Pipes made outside the node could not be opened by name in it."""
         profile = _profile()
         bash = _bash()
@@ -376,31 +402,28 @@ class Agent:
             script_text = _PROFILE + script_text  # it may say something else to another user
         argv = [bash or "/bin/sh", "-c", script_text]
         environment = self._login_environment(profile) if user is None else _environment(user)
-        stdout, stdout_end = os.pipe2(os.O_CLOEXEC)
-        stderr, stderr_end = os.pipe2(os.O_CLOEXEC)
-        go_end, go = os.pipe2(os.O_CLOEXEC)
-        script = os.memfd_create("script", os.MFD_CLOEXEC)
-        # A descriptor of its own: with a shared offset the shell would begin to read at the end.
-        script_end = os.open(f"/proc/self/fd/{script}", os.O_RDONLY | os.O_CLOEXEC)
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        if user is not None:
-            for fd in (stdout_end, stderr_end):
-                os.fchown(fd, user["uid"], user["gid"])  # so that `> /dev/stderr` works
-        wanted = {
-            0: null if stdin is None else stdin,
-            1: stdout_end,
-            2: stderr_end,
-            _GO: go_end,
-            _SCRIPT: script_end,
-        }
-        try:
+        with _Ends() as ends:
+            stdout, its_stdout = ends.output()
+            stderr, its_stderr = ends.output()
+            go, its_go = ends.input()
+            script = os.memfd_create("script", os.MFD_CLOEXEC)
+            ends.ours.append(script)
+            # A descriptor of its own: with a shared offset the shell would begin to read at the end.
+            its_script = os.open(f"/proc/self/fd/{script}", os.O_RDONLY | os.O_CLOEXEC)
+            ends.its.append(its_script)
+            inputs = []
+            if stdin:
+                given, its_stdin = ends.input()
+                inputs = [given]
+            else:
+                its_stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+                ends.its.append(its_stdin)
+            if user is not None:
+                for fd in (its_stdout, its_stderr):
+                    os.fchown(fd, user["uid"], user["gid"])  # so that `> /dev/stderr` works
+            wanted = {0: its_stdin, 1: its_stdout, 2: its_stderr, _GO: its_go, _SCRIPT: its_script}
             pid = self._start(argv, environment, wanted, user)
-        except OSError:
-            wire.close_all([stdout, stderr, go, script])
-            raise
-        finally:
-            wire.close_all([null, stdout_end, stderr_end, go_end, script_end])
-        return _Prepared(pid, go, script, (stdout, stderr), profile)
+        return _Prepared(pid, profile, go=go, script=script, outputs=[stdout, stderr], inputs=inputs)
 
     def _start(
         self, argv: list[str], environment: dict[str, str], fds: dict[int, int], user: dict[str, Any] | None
@@ -408,18 +431,17 @@ class Agent:
         if user is not None:
             return self._fork(argv, environment, fds, user, None)
         # Clear of the numbers that are wanted, or one dup2 would overwrite another's source.
-        moved = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for number, fd in fds.items()}
-        try:
+        with _Ends() as ends:
+            for fd in fds.values():
+                ends.its.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10))
             return os.posix_spawn(
                 argv[0],
                 argv,
                 environment,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in moved.items()],
+                file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in zip(ends.its, fds, strict=True)],
                 setsid=True,
                 setsigdef=[signal.SIGCHLD, signal.SIGPIPE],
             )
-        finally:
-            wire.close_all(list(moved.values()))
 
     def _fork(
         self,
@@ -460,11 +482,11 @@ def _bash() -> str | None:
 
 def _output(argv: list[str], environment: dict[str, str]) -> bytes:
     """What a program prints; to be called only for what ends by itself at once."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    with open(read_end, "rb") as output:
-        actions = [(os.POSIX_SPAWN_DUP2, write_end, 1)]
+    with _Ends() as ends:
+        ours, its = ends.output()
+        actions = [(os.POSIX_SPAWN_DUP2, its, 1)]
         os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigdef=[signal.SIGCHLD])
-        os.close(write_end)
+    with open(ours, "rb") as output:
         return output.read()
 
 

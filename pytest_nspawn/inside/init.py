@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import socket
+import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_nspawn import plan, wire
@@ -41,7 +42,13 @@ def main(config: dict[str, Any], control: socket.socket, lifeline: int, v1: dict
     except OSError as error:
         wire.send(control, {"event": "failed", "operation": "set the sandbox up", "problem": _explain(error)})
         os._exit(1)
-    init.serve()
+    try:
+        init.serve()
+    except Exception:  # noqa: BLE001 (told, and the sandbox ends)
+        init.tell(
+            {"event": "failed", "operation": "serve", "problem": f"its init failed: {traceback.format_exc()}"}
+        )
+        os._exit(1)
     os._exit(0)
 
 
@@ -221,8 +228,12 @@ class Init:
     def _cluster(self, message: wire.Message, _fds: list[int]) -> None:
         client = wires.Client(self._template)
         self._wires[message["cluster"]] = client
-        self.watch(client.fileno(), client.answered)
 
+        def answered() -> None:
+            if not client.answered():
+                self.unwatch(client.fileno())
+
+        self.watch(client.fileno(), answered)
         client.ask({"bridges": message["bridges"]}, self._answer(message, "make the networks"))
 
     def _end_cluster(self, message: wire.Message, _fds: list[int]) -> None:

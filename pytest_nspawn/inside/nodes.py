@@ -253,13 +253,20 @@ class Node:
             again = status == REBOOT and self._when_gone is None
             self._tell("exit", status=status, again=again)
             if again:
-                self.start()
+                self._start_again()
                 return
         self._stale = [path for path in self._stale if not _removed(path)]
         if self._when_gone is not None:
             gone, self._when_gone = self._when_gone, None
             self._release()
             gone()
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+        except OSError as error:
+            self._tell("problem", problem=f"cannot start the node again: {error}")
+            self._tell("exit", status=REBOOT, again=False)
 
     def _release(self) -> None:
         self._init.unwatch(self._notify.fileno())

@@ -7,6 +7,7 @@ on another processor while the first node boots.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ALL_PROTOCOLS, _SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS, _TIMESTAMPS = 0x0003, 263, 1, 1, 35
 _CAPTURE_BUFFER = 8 << 20
 """Bytes of frames that wait to be read; the kernel gives no more than net.core.rmem_max."""
+_ENDED = "the process that speaks netlink has ended"
 
 
 class Client:
@@ -47,20 +49,28 @@ class Client:
 
     def ask(self, request: dict[str, Any], answered: Answered) -> None:
         """Send a request; `answered` gets None, or what went wrong and its number (errno(3)), and descriptors."""
-        self._waiting.append(answered)
-        wire.send(self._socket, request)
+        try:
+            wire.send(self._socket, request)
+        except (BrokenPipeError, ConnectionResetError):
+            answered(_ENDED, errno.EPIPE, [])
+        else:
+            self._waiting.append(answered)
 
-    def answered(self) -> None:
-        """Read one answer and hand it on; an end of file fails all that wait."""
-        received = wire.receive(self._socket)
+    def answered(self) -> bool:
+        """Read one answer and hand it on; False at the end of file, which fails all that wait."""
+        try:
+            received = wire.receive(self._socket)
+        except OSError:  # it ended with requests unread
+            received = None
         if received is None:
             waiting, self._waiting = self._waiting, []
             for answer in waiting:
-                answer("the process that speaks netlink has ended", None, [])
-            return
+                answer(_ENDED, errno.EPIPE, [])
+            return False
         message, fds = received
         self._waiting.pop(0)(message["problem"], message["errno"], fds)
         wire.close_all(fds)
+        return True
 
     def close(self) -> None:
         """End the wires, their namespace and every link in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 
 from pytest_nspawn import CommandFailed, Machine, NotRunningError
 from pytest_nspawn.cluster import Engine
-from pytest_nspawn.errors import ConfigError, RequestedAssertionFailed
+from pytest_nspawn.errors import ConfigError, HostError, MachineError, RequestedAssertionFailed
 from pytest_nspawn.model import Node, Topology
 
 SERVICE = (
@@ -178,3 +179,39 @@ def test_after_the_end_every_command_says_so(engine: Engine) -> None:
         assert not machine.is_up()
         with pytest.raises(NotRunningError, match="start"):
             machine.succeed("true")
+
+
+def test_a_node_without_a_process_to_spare_says_so_and_works_on(engine: Engine) -> None:
+    topology = Topology({"machine": Node(tasks=60)})
+    try:
+        engine.check(topology)
+    except HostError as error:
+        pytest.skip(str(error))
+    with engine.boot(topology) as nodes, contextlib.ExitStack() as stack:
+        machine = nodes["machine"]
+        running = [stack.enter_context(machine.popen(["sleep", "1000"]))]
+        with pytest.raises(MachineError, match=r"no process could be started.*Node\(tasks=\.\.\.\)"):
+            while len(running) < 100:
+                running.append(stack.enter_context(machine.popen(["sleep", "1000"])))
+        # By now the agent has tried to have a shell ready for the next command.
+        with pytest.raises(TimeoutError):
+            running[0].wait(0.2)
+        for process in running:
+            process.kill()
+            assert process.wait(10) == 137
+        assert machine.succeed("echo again") == "again\n"
+
+
+def test_who_kills_every_shell_harms_no_other_command(machine: Machine) -> None:
+    every_shell = """
+        for process in /proc/[0-9]*; do
+            read -r name < "$process/comm" || continue
+            [[ $name != bash || $process == "/proc/$$" ]] || kill -9 "${process#/proc/}"
+        done
+        kill -9 $$
+    """
+    for number in range(20):
+        assert (
+            machine.run(every_shell).exit_code == 137
+        )  # the one that waits for the next command is dead, too
+        assert machine.succeed(f"echo {number}") == f"{number}\n"

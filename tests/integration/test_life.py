@@ -17,6 +17,7 @@ import pytest
 
 from pytest_nspawn import cgroups, sandbox
 from pytest_nspawn.cluster import Engine
+from pytest_nspawn.errors import MachineError, SandboxError
 from pytest_nspawn.model import Topology
 
 from .leftovers import Leftovers, is_gone, processes_in, run_groups, wait_for
@@ -190,6 +191,44 @@ def test_a_killed_agent_is_replaced(victim: Victim) -> None:
     assert answers[2:] == [[0, "well\n"]] * 2
     victim.end()
     victim.assert_gone()
+
+
+def test_killed_wires_are_told_once_asked(victim: Victim) -> None:
+    victim.kill("wires")
+    wait_for(lambda: is_gone(victim.part("wires")))
+    for _ in range(2):
+        error, text = victim.ask("alpha block")
+        assert error == "SandboxError", text
+        assert "netlink has ended" in str(text)
+        # Nobody turns on the end of file.
+        states = [Path(f"/proc/{victim.part('init')}/stat").read_text().split()[2] for _ in range(100)]
+        assert states.count("S") > 90
+    assert victim.ask("alpha echo well") == [0, "well\n"]
+    victim.end()
+    victim.assert_gone()
+
+
+def test_a_reboot_that_cannot_start_the_node_again_says_why(victim: Victim) -> None:
+    for group in victim.groups:
+        for path in group.rglob("node-*-1"):
+            path.with_name(path.name.removesuffix("1") + "2").mkdir()
+    victim.ask("alpha systemctl reboot")
+    wait_for(lambda: is_gone(victim.part("alpha nspawn")))
+    error, text = victim.ask("alpha true")
+    assert error in ("BootError", "NotRunningError")
+    assert "cannot start the node again: [Errno 17] File exists" in str(text)
+    assert victim.ask("beta echo well") == [0, "well\n"]
+    assert victim.ask("alpha start") == [0, "started\n"]
+    victim.end()
+    victim.assert_gone()
+
+
+def test_a_sandbox_that_fails_says_why() -> None:
+    with Engine() as engine, engine.boot(Topology({"node": None})) as nodes:
+        with pytest.raises(SandboxError, match=r"its init failed: (?s:.*)KeyError: 'no such operation'"):
+            engine.sandbox.call("no such operation")
+        with pytest.raises(MachineError, match="KeyError"):
+            nodes["node"].succeed("true")
 
 
 def test_a_command_under_way_ends_with_its_node(victim: Victim) -> None:

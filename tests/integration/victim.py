@@ -35,6 +35,9 @@ def answer(nodes: Cluster, node: str, command: str) -> list[object]:
         if command == "start":
             nodes[node].start()
             return list(nodes[node].execute("echo started"))
+        if command == "block":
+            nodes[node].block()
+            return []
         return list(nodes[node].execute(command, timeout=20))
     except Exception as error:  # noqa: BLE001 - handed to the test as it is
         return [type(error).__name__, "".join(traceback.format_exception(error))]
@@ -66,6 +69,9 @@ def pids(nodes: Cluster) -> dict[str, int]:
             if group.endswith("payload/pytest-nspawn"):
                 number = group.rpartition("/node-")[2].partition("-")[0]
                 found[f"agent {number}"] = pid
+            else:
+                found["template"] = pid
+                found["wires"] = children(pid)[0]
     return found
 
 
