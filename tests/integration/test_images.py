@@ -81,7 +81,7 @@ def test_every_option_works_on_every_image(
         web.fail("head -c 400M /dev/zero > /large")
         web.succeed("rm -f /large; touch /usr-is-not-mine || :")
         if limits:
-            crowd = web.run("for i in $(seq 400); do sleep 5 & done", timeout=20)
+            crowd = web.run("for i in $(seq 400); do sleep 5 & done", timeout=60)
             assert "temporarily unavailable" in crowd.stderr
         assert web.get_unit_property("multi-user.target", "ActiveState") == "active"
     if before:

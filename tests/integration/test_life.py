@@ -63,7 +63,7 @@ class Victim:
         """End the test process by end of file, as a test run ends."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(60)
 
     def close(self) -> None:
         self.process.kill()
@@ -92,7 +92,7 @@ def victim() -> Iterator[Victim]:
 )
 def test_a_killed_test_process_leaves_nothing(victim: Victim, how: signal.Signals) -> None:
     victim.process.send_signal(how)
-    victim.process.wait(20)
+    victim.process.wait(60)
     victim.assert_gone()
 
 
@@ -100,7 +100,7 @@ def test_a_test_process_that_exits_without_cleaning_up_leaves_nothing(victim: Vi
     assert victim.process.stdin is not None
     victim.process.stdin.write("quit\n")
     victim.process.stdin.flush()
-    victim.process.wait(20)
+    victim.process.wait(60)
     victim.assert_gone()
 
 
@@ -122,7 +122,7 @@ def test_a_killed_part_of_the_sandbox_is_an_error_and_leaves_nothing(victim: Vic
 
 def test_after_test_process_and_warden_the_next_run_removes_the_empty_groups(victim: Victim) -> None:
     victim.kill("test process", "warden")
-    victim.process.wait(20)
+    victim.process.wait(60)
     wait_for(lambda: not processes_in(run_groups(victim.process.pid)))
     groups = run_groups(victim.process.pid)
     sandbox.sweep([group.parent for group in groups])
@@ -134,7 +134,7 @@ def test_a_sweep_beside_a_warden_that_removes_the_same_groups_disturbs_neither(
 ) -> None:
     homes = {group.parent for group in victim.groups}
     victim.kill("test process")
-    victim.process.wait(20)
+    victim.process.wait(60)
     while run_groups(victim.process.pid):
         sandbox.sweep(list(homes))
     victim.assert_gone()
@@ -245,7 +245,7 @@ def test_a_fork_of_the_test_process_does_not_keep_the_sandbox() -> None:
     victim = Victim("fork")
     try:
         victim.kill("test process")
-        victim.process.wait(20)
+        victim.process.wait(60)
         victim.assert_gone()
     finally:
         os.kill(victim.pids["sleeper"], signal.SIGKILL)

@@ -79,10 +79,10 @@ def test_copies_go_both_ways(machine: Machine, tmp_path: Path) -> None:
 
 def test_waits_for_files_and_sockets(machine: Machine) -> None:
     threading.Timer(0.2, machine.succeed, ["mkdir -p /root/later/deep; touch /root/later/deep/file"]).start()
-    machine.wait_for_file("/root/later/deep/file", timeout=20)
-    machine.wait_for_closed_port(7000, timeout=20)
+    machine.wait_for_file("/root/later/deep/file", timeout=60)
+    machine.wait_for_closed_port(7000, timeout=60)
     threading.Timer(0.2, machine.start_job, ["echo.service"]).start()
-    machine.wait_for_open_port(7000, timeout=20)
+    machine.wait_for_open_port(7000, timeout=60)
     with machine.connect_tcp(7000) as connection:
         connection.sendall(b"hi\n")
         assert connection.recv(100) == b"echo hi\n"
@@ -90,8 +90,8 @@ def test_waits_for_files_and_sockets(machine: Machine) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"there\n")
         assert connection.recv(100) == b"echo there\n"
-    machine.wait_for_open_unix_socket("/run/systemd/private", timeout=20)
-    machine.wait_for_open_unix_socket("/run/systemd/journal/socket", is_datagram=True, timeout=20)
+    machine.wait_for_open_unix_socket("/run/systemd/private", timeout=60)
+    machine.wait_for_open_unix_socket("/run/systemd/journal/socket", is_datagram=True, timeout=60)
     with pytest.raises(RequestedAssertionFailed):
         machine.wait_for_file("/root/never", timeout=0.2)
 
@@ -104,12 +104,12 @@ def test_a_port_in_use_is_a_clear_error(machine: Machine) -> None:
 
 
 def test_console(machine: Machine) -> None:
-    machine.wait_for_console_text("login:", timeout=20)
+    machine.wait_for_console_text("login:", timeout=60)
     assert "login:" in machine.get_console_log()
     machine.send_console("root\n")
-    machine.wait_for_console_text(r"[#$] ", timeout=20)
+    machine.wait_for_console_text(r"[#$] ", timeout=60)
     machine.send_console("echo con''sole\n")
-    machine.wait_for_console_text("console", timeout=20)
+    machine.wait_for_console_text("console", timeout=60)
     machine.succeed(
         "for i in $(seq 20000); do echo chatter $i; done > /dev/console; echo the end > /dev/console"
     )
@@ -125,7 +125,7 @@ def test_the_console_cannot_kill_the_node(machine: Machine) -> None:
 
 def test_journal(machine: Machine) -> None:
     machine.succeed("systemd-cat --identifier=note echo first words")
-    assert "first words" in machine.wait_for_journal("first .*words", timeout=20)
+    assert "first words" in machine.wait_for_journal("first .*words", timeout=60)
     assert "first words" in machine.journal(grep="first words")
     assert "first words" not in machine.journal(unit="systemd-logind.service")
 

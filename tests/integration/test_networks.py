@@ -31,12 +31,12 @@ def test_addresses_names_and_isolation(engine: Engine) -> None:
         alpha.succeed("python3 -m http.server 80 >/dev/null 2>&1 &")
         alpha.wait_for_open_port(80)
         for other in (long, gamma):
-            other.wait_for_open_port(80, "alpha", timeout=20)
+            other.wait_for_open_port(80, "alpha", timeout=60)
         # Other networks are not reached.
         gamma.fail("curl --silent --max-time 2 http://10.5.0.2/")
         # The host side is.
         for address in ("192.168.1.254", "10.5.0.6"):
-            assert "refused" in alpha.execute(f"bash -c 'echo > /dev/tcp/{address}/9' 2>&1", timeout=5)[1]
+            assert "refused" in alpha.execute(f"bash -c 'echo > /dev/tcp/{address}/9' 2>&1", timeout=60)[1]
 
 
 def test_waiting_for_the_network_costs_nothing(engine: Engine) -> None:
@@ -55,7 +55,7 @@ def test_clusters_with_the_same_addresses_live_side_by_side(engine: Engine) -> N
             nodes["server"].succeed(f"mkdir /srv/www; echo {text} > /srv/www/index.html")
             nodes["server"].succeed("cd /srv/www; python3 -m http.server 80 >/dev/null 2>&1 &")
         for nodes, text in ((one, "one"), (other, "other")):
-            nodes["server"].wait_for_open_port(80, timeout=20)
+            nodes["server"].wait_for_open_port(80, timeout=60)
             assert nodes["client"].succeed("curl --silent --fail http://server/") == f"{text}\n"
 
 
@@ -69,4 +69,4 @@ def test_a_restarted_node_has_its_links(engine: Engine, again: str) -> None:
     with engine.boot(Topology({"one": Node(), "two": Node()})) as nodes:
         getattr(nodes["one"], again)()
         nodes["one"].start()
-        assert "refused" in nodes["one"].execute("bash -c 'echo > /dev/tcp/two/9' 2>&1", timeout=5)[1]
+        assert "refused" in nodes["one"].execute("bash -c 'echo > /dev/tcp/two/9' 2>&1", timeout=60)[1]

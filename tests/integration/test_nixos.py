@@ -92,8 +92,8 @@ def test_every_node_has_every_name(nodes: Cluster) -> None:
 
 
 def test_the_firewall_lets_in_what_it_says(nodes: Cluster) -> None:
-    nodes["web"].wait_for_open_port(80, timeout=10)
-    nodes["web"].wait_for_open_port(81, timeout=10)
+    nodes["web"].wait_for_open_port(80, timeout=60)
+    nodes["web"].wait_for_open_port(81, timeout=60)
     assert "client" in nodes["client"].succeed("curl --fail --silent http://web/peer")
     assert "client" in nodes["plain"].succeed("curl --fail --silent http://web/peer")
     nodes["client"].fail("curl --silent --max-time 0.5 http://web:81/peer")
@@ -305,4 +305,4 @@ def test_a_manifest_needs_no_nix(
         booted = Topology({"web": Node("./some/web.nix"), "bare": Node("bare", networks=[5])})
         with engine.boot(booted) as cluster:
             assert "192.168.5.2/24" in cluster["web"].succeed("ip -4 addr show eth1")
-            cluster["bare"].wait_until_succeeds("ping -c 1 -W 1 web", timeout=10)
+            cluster["bare"].wait_until_succeeds("ping -c 1 -W 1 web", timeout=60)

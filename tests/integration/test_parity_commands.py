@@ -21,18 +21,16 @@ def test_execute(machine: Machine) -> None:
 
 
 def test_execute_waits_until_stdout_is_closed(machine: Machine) -> None:
-    begin = time.monotonic()
     assert machine.execute("(sleep 0.5; echo late) & echo soon") == (0, "soon\nlate\n")
-    assert machine.execute("sleep 30 >/dev/null & echo soon") == (0, "soon\n")
-    assert time.monotonic() - begin < 20
+    assert machine.execute("(sleep 60; touch /tmp/slept) >/dev/null & echo soon") == (0, "soon\n")
+    assert not machine.exists("/tmp/slept")
 
 
 def test_execute_without_checks(machine: Machine) -> None:
     assert machine.execute("echo seen; exit 3", check_return=False) == (-1, "seen\n")
-    begin = time.monotonic()
-    assert machine.execute("sleep 20; exit 3", check_output=False) == (-2, "")
-    assert machine.execute("sleep 20", False, False) == (-2, "")
-    assert time.monotonic() - begin < 10
+    assert machine.execute("sleep 60; touch /tmp/waited; exit 3", check_output=False) == (-2, "")
+    assert machine.execute("sleep 60; touch /tmp/waited", False, False) == (-2, "")
+    assert not machine.exists("/tmp/waited")
 
 
 def test_execute_fails(machine: Machine) -> None:
@@ -40,7 +38,7 @@ def test_execute_fails(machine: Machine) -> None:
     assert machine.execute("kill -9 $$")[0] == 137
 
 
-@pytest.mark.parametrize("limit", [0.3, timedelta(seconds=0.3)])
+@pytest.mark.parametrize("limit", [2.0, timedelta(seconds=2)])
 def test_execute_times_out(machine: Machine, limit: float) -> None:
     assert machine.execute("echo begun; sleep 60", timeout=limit) == (124, "begun\n")
 
@@ -85,15 +83,15 @@ def test_wait_until_succeeds(machine: Machine) -> None:
 
 
 def test_wait_until_succeeds_fails_times_out(machine: Machine) -> None:
-    with pytest.raises(TimeoutExceeded, match=r"action timed out after .* \(limit 0.5 s\)") as caught:
-        machine.wait_until_succeeds("echo the reason; false", timeout=0.5)
+    with pytest.raises(TimeoutExceeded, match=r"action timed out after .* \(limit 2 s\)") as caught:
+        machine.wait_until_succeeds("echo the reason; false", timeout=2)
     assert "the reason" in str(caught.value)
 
 
 def test_wait_until_fails(machine: Machine) -> None:
     machine.succeed("(sleep 0.5; rm /tmp/there) >/dev/null 2>&1 & touch /tmp/there")
     assert (
-        machine.wait_until_fails("cat /tmp/there && echo there || { echo gone; exit 1; }", timeout=20)
+        machine.wait_until_fails("cat /tmp/there && echo there || { echo gone; exit 1; }", timeout=60)
         == "gone\n"
     )
 
@@ -106,7 +104,7 @@ def test_wait_until_fails_fails_times_out(machine: Machine) -> None:
 def test_sleep(machine: Machine) -> None:
     begin = time.monotonic()
     machine.sleep(1)
-    assert 0.9 < time.monotonic() - begin < 5
+    assert time.monotonic() - begin > 0.9
 
 
 def test_stderr_is_in_the_log(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:

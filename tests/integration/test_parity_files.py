@@ -24,7 +24,7 @@ def later(machine: Machine, command: str) -> None:
 
 def test_wait_for_file(machine: Machine) -> None:
     later(machine, "touch /tmp/awaited")
-    machine.wait_for_file("/tmp/awaited", timeout=20)
+    machine.wait_for_file("/tmp/awaited", timeout=60)
     machine.wait_for_file("/tmp/await*")
 
 
@@ -35,13 +35,13 @@ def test_wait_for_file_fails_times_out(machine: Machine) -> None:
 
 def test_wait_for_open_port(machine: Machine) -> None:
     later(machine, f"exec {LISTEN.format(port=4000).removesuffix(' &')}")
-    machine.wait_for_open_port(4000, timeout=20)
+    machine.wait_for_open_port(4000, timeout=60)
     machine.wait_for_open_port(4000, "127.0.0.1")
 
 
 def test_wait_for_open_port_of_another_node(machine: Machine, other: Machine) -> None:
     other.succeed("python3 -m http.server 4500 >/dev/null 2>&1 &")
-    machine.wait_for_open_port(4500, addr="other", timeout=20)
+    machine.wait_for_open_port(4500, addr="other", timeout=60)
 
 
 def test_wait_for_open_port_fails_times_out(machine: Machine) -> None:
@@ -51,15 +51,15 @@ def test_wait_for_open_port_fails_times_out(machine: Machine) -> None:
 
 def test_wait_for_closed_port(machine: Machine) -> None:
     machine.succeed(LISTEN.format(port=4002))
-    machine.wait_for_open_port(4002, timeout=20)
+    machine.wait_for_open_port(4002, timeout=60)
     later(machine, "pkill -f 'server --bind 127.0.0.1 400[2]'")
-    machine.wait_for_closed_port(4002, timeout=20)
+    machine.wait_for_closed_port(4002, timeout=60)
     machine.wait_for_closed_port(4999)
 
 
 def test_wait_for_closed_port_fails_times_out(machine: Machine) -> None:
     machine.succeed(LISTEN.format(port=4003))
-    machine.wait_for_open_port(4003, timeout=20)
+    machine.wait_for_open_port(4003, timeout=60)
     with pytest.raises(TimeoutExceeded, match="it is open"):
         machine.wait_for_closed_port(4003, timeout=0.3)
 
@@ -67,8 +67,8 @@ def test_wait_for_closed_port_fails_times_out(machine: Machine) -> None:
 def test_wait_for_open_unix_socket(machine: Machine) -> None:
     machine.succeed(UNIX.format(kind="STREAM", path="/run/stream", listen="s.listen(); "))
     machine.succeed(UNIX.format(kind="DGRAM", path="/run/datagram", listen=""))
-    machine.wait_for_open_unix_socket("/run/stream", timeout=20)
-    machine.wait_for_open_unix_socket("/run/datagram", is_datagram=True, timeout=20)
+    machine.wait_for_open_unix_socket("/run/stream", timeout=60)
+    machine.wait_for_open_unix_socket("/run/datagram", is_datagram=True, timeout=60)
 
 
 def test_wait_for_open_unix_socket_fails_times_out(machine: Machine) -> None:
@@ -126,7 +126,7 @@ def test_copy_from_vm(machine: Machine) -> None:
 
 def test_forward_port(machine: Machine) -> None:
     machine.succeed("echo page > /root/page", "python3 -m http.server --directory /root 80 >/dev/null 2>&1 &")
-    machine.wait_for_open_port(80, timeout=20)
+    machine.wait_for_open_port(80, timeout=60)
     port = machine.forward_port(host_port=0)
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET /page HTTP/1.0\r\n\r\n")
@@ -199,7 +199,7 @@ def test_a_callback_ends_whatever_runs(machine: Machine) -> None:
     machine.callbacks.append(watch)
     try:
         for act in (
-            lambda: machine.succeed("sleep 60"),
+            lambda: machine.succeed("sleep 60; touch /tmp/slept"),
             lambda: machine.succeed("while true; do echo noise; done"),
             lambda: machine.wait_for_file("/absent"),
             lambda: machine.wait_for_open_port(4998),
@@ -210,12 +210,11 @@ def test_a_callback_ends_whatever_runs(machine: Machine) -> None:
             lambda: machine.sleep(60),
         ):
             bad = time.monotonic() + 0.2
-            begin = time.monotonic()
             with pytest.raises(RequestedAssertionFailed, match="enough"):
                 act()
-            assert time.monotonic() - begin < 5
     finally:
         machine.callbacks.pop()
+    assert not machine.exists("/tmp/slept")
 
 
 def test_cleanup_statedir(machine: Machine) -> None:

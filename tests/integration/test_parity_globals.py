@@ -6,7 +6,6 @@ import inspect
 import logging
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,7 @@ def test_polling_condition_with_arguments_and_a_wait(run: RunScript) -> None:
         @polling_condition(seconds_interval=0.1, description="it is ready")
         def ready():
             return one.execute("test -e /tmp/ready")[0] == 0
-        ready.wait(timeout=20)
+        ready.wait(timeout=60)
         with ready:
             one.succeed("true")
     """
@@ -181,12 +180,11 @@ def test_polling_condition_fails_the_running_command_at_once(run: RunScript) -> 
         def not_bad():
             return one.execute("test -e /tmp/bad")[0] != 0
         with not_bad:
-            other_one.succeed("sleep 120")
+            other_one.succeed("rm -f /tmp/slept; sleep 120; touch /tmp/slept")
     """
-    begin = time.monotonic()
     with pytest.raises(RequestedAssertionFailed, match="polling condition failed: not_bad"):
         run(script)
-    assert time.monotonic() - begin < 15
+    run("other_one.fail('test -e /tmp/slept')")
 
 
 def test_polling_condition_fails_by_its_default_interval_too(run: RunScript) -> None:
@@ -229,23 +227,21 @@ def test_polling_condition_wait_times_out(run: RunScript) -> None:
 
 
 def test_global_timeout_ends_what_waits_in_a_node(run: RunScript) -> None:
-    begin = time.monotonic()
     for script in (
-        "one.succeed('sleep 60')",
+        "one.succeed('sleep 3600')",
         "one.wait_for_file('/absent')",
-        "one.sleep(60)",
+        "one.sleep(3600)",
         "retry(lambda _: False)",
     ):
-        with pytest.raises(TimeoutExceeded, match=r"the testScript \(its global time-out\)"):
+        with pytest.raises(TimeoutExceeded, match=r"the testScript \(its global time-out\)") as caught:
             run(script, timeout=0.5)
-    assert time.monotonic() - begin < 15
+        assert caught.value.elapsed < 600
 
 
 def test_global_timeout_ends_what_waits_elsewhere(run: RunScript) -> None:
-    begin = time.monotonic()
-    with pytest.raises(TimeoutExceeded, match="global time-out"):
-        run("import time\ntime.sleep(60)", timeout=0.2)
-    assert time.monotonic() - begin < 20
+    with pytest.raises(TimeoutExceeded, match="global time-out") as caught:
+        run("import time\ntime.sleep(3600)", timeout=0.2)
+    assert caught.value.elapsed < 600
     assert threading.current_thread() is threading.main_thread()
 
 

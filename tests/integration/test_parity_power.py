@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,12 +107,24 @@ def test_is_up(engine: Engine) -> None:
         assert late.is_up()
 
 
-def test_start(engine: Engine) -> None:
-    with engine.boot(Topology({"late": Node()}), start=False) as nodes:
+GATE = """
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'until [ -e /mnt/gate/open ]; do sleep 0.05; done'
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_start(engine: Engine, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    node = Node(binds={"/mnt/gate": gate}, units={"gate.service": GATE})
+    with engine.boot(Topology({"late": node}), start=False) as nodes:
         late = nodes["late"]
-        begin = time.monotonic()
         late.start()
-        assert time.monotonic() - begin < 1
+        (gate / "open").touch()  # what the boot waits for comes after start() has returned
         late.start()
         late.start(allow_reboot=True)
         late.connect()
@@ -239,7 +252,7 @@ def test_one_link_of_two(engine: Engine) -> None:
         a.links["back"].down()
         assert "NO-CARRIER" in a.succeed("ip link show eth2")
         assert "NO-CARRIER" not in a.succeed("ip link show eth1")
-        a.wait_until_succeeds(FETCH.format(node="192.168.1.2"), timeout=20)
+        a.wait_until_succeeds(FETCH.format(node="192.168.1.2"), timeout=60)
 
 
 def test_a_link_is_impaired_or_the_kernels_option_named(served: Cluster) -> None:
@@ -257,7 +270,7 @@ def test_a_link_is_impaired_or_the_kernels_option_named(served: Cluster) -> None
     other.succeed(FETCH.format(node="machine").replace("--max-time 1", "--max-time 9"))
     assert time.monotonic() - begin > 0.5
     machine.links[1].set()
-    other.wait_until_succeeds(FETCH.format(node="machine"), timeout=20)
+    other.wait_until_succeeds(FETCH.format(node="machine"), timeout=60)
 
 
 def test_a_loss_is_a_share(machine: Machine) -> None:
@@ -273,7 +286,7 @@ def test_freeze_and_thaw(served: Cluster) -> None:
         with pytest.raises(NotRunningError, match="thaw"):
             act()
     machine.thaw()
-    other.wait_until_succeeds(FETCH.format(node="machine"), timeout=20)
+    other.wait_until_succeeds(FETCH.format(node="machine"), timeout=60)
     assert machine.succeed("echo again") == "again\n"
     machine.freeze()
     machine.crash()
@@ -286,8 +299,6 @@ def test_a_cluster_with_a_frozen_node_can_be_told_about_and_closed(engine: Engin
         nodes["cold"].connect()
         nodes["cold"].freeze()
         assert "frozen" in nodes.diagnostics("cold")["cold: journal"]
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 10
 
 
 # Console and screen
@@ -295,13 +306,13 @@ def test_a_cluster_with_a_frozen_node_can_be_told_about_and_closed(engine: Engin
 
 def test_get_console_log(machine: Machine) -> None:
     machine.succeed("echo for the log > /dev/console")
-    machine.wait_for_console_text("for the log", timeout=10)
+    machine.wait_for_console_text("for the log", timeout=60)
     assert "for the log" in machine.get_console_log()
 
 
 def test_wait_for_console_text(machine: Machine) -> None:
     machine.succeed("(sleep 0.3; echo 'number 42' > /dev/console) >/dev/null 2>&1 &")
-    machine.wait_for_console_text(r"number \d+", timeout=20)
+    machine.wait_for_console_text(r"number \d+", timeout=60)
 
 
 def test_wait_for_console_text_fails_times_out(machine: Machine) -> None:
@@ -317,7 +328,7 @@ def test_send_console(machine: Machine) -> None:
     machine.succeed('(read -r line < /dev/console; echo "got $line" > /tmp/typed) >/dev/null 2>&1 &')
     machine.sleep(0.3)
     machine.send_console("hello\n")
-    assert machine.wait_until_succeeds("cat /tmp/typed", timeout=10) == "got hello\n"
+    assert machine.wait_until_succeeds("cat /tmp/typed", timeout=60) == "got hello\n"
 
 
 def test_send_console_fails(machine: Machine) -> None:
@@ -327,7 +338,7 @@ def test_send_console_fails(machine: Machine) -> None:
 
 def test_get_tty_text(machine: Machine) -> None:
     machine.succeed("echo on the screen > /dev/console")
-    machine.wait_until_tty_matches("1", "on the screen", timeout=10)
+    machine.wait_until_tty_matches("1", "on the screen", timeout=60)
     assert "on the screen" in machine.get_tty_text("1")
 
 
@@ -339,7 +350,7 @@ def test_get_tty_text_fails(machine: Machine) -> None:
 
 def test_wait_until_tty_matches(machine: Machine) -> None:
     machine.succeed("(sleep 0.3; echo 'prompt> ' > /dev/console) >/dev/null 2>&1 &")
-    machine.wait_until_tty_matches("1", r"prompt>\s", timeout=20)
+    machine.wait_until_tty_matches("1", r"prompt>\s", timeout=60)
 
 
 def test_wait_until_tty_matches_fails_times_out(machine: Machine) -> None:
@@ -351,7 +362,7 @@ def test_wait_until_tty_matches_fails_times_out(machine: Machine) -> None:
 
 def test_dump_tty_contents(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     machine.succeed("echo to be dumped > /dev/console")
-    machine.wait_until_tty_matches("1", "to be dumped", timeout=10)
+    machine.wait_until_tty_matches("1", "to be dumped", timeout=60)
     with caplog.at_level("INFO"):
         machine.dump_tty_contents("1")
     assert "to be dumped" in caplog.text
@@ -369,7 +380,7 @@ def test_wait_for_x(machine: Machine) -> None:
         "python3 -c 'import socket, time; s = socket.socket(socket.AF_UNIX); time.sleep(0.4); "
         's.bind("/tmp/.X11-unix/X0"); s.listen(); time.sleep(1000)\' >/dev/null 2>&1 &'
     )
-    machine.wait_for_x(timeout=20)
+    machine.wait_for_x(timeout=60)
 
 
 def test_wait_for_x_fails_times_out(other: Machine) -> None:
@@ -389,7 +400,7 @@ def test_get_window_names_fails(other: Machine) -> None:
 
 def test_wait_for_window(machine: Machine) -> None:
     machine.succeed("(sleep 0.4; echo 'Late window' > /tmp/windows) >/dev/null 2>&1 & rm -f /tmp/windows")
-    machine.wait_for_window("^Late", timeout=20)
+    machine.wait_for_window("^Late", timeout=60)
 
 
 def test_wait_for_window_fails_times_out(machine: Machine) -> None:

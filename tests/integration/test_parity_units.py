@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pytest_nspawn import Machine
@@ -74,7 +72,7 @@ def test_stop_job_fails(machine: Machine) -> None:
 
 def test_jobs_of_a_user(machine: Machine, alice: str) -> None:
     assert machine.start_job("quick", alice)[0] == 0
-    machine.wait_for_unit("quick", alice, timeout=10)
+    machine.wait_for_unit("quick", alice, timeout=60)
     assert machine.stop_job("quick", user=alice)[0] == 0
 
 
@@ -94,13 +92,11 @@ def test_wait_for_unit_of_a_user(machine: Machine, alice: str) -> None:
 
 def test_wait_for_unit_fails(machine: Machine) -> None:
     machine.start_job("broken")
-    begin = time.monotonic()
     with pytest.raises(RequestedAssertionFailed, match="reached state 'failed'"):
         machine.wait_for_unit("broken.service")
     machine.stop_job("quick")
     with pytest.raises(RequestedAssertionFailed, match="is inactive and there are no pending jobs"):
         machine.wait_for_unit("quick.service")
-    assert time.monotonic() - begin < 20
 
 
 def test_wait_for_unit_of_a_user_fails(machine: Machine, alice: str) -> None:

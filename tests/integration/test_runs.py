@@ -130,7 +130,7 @@ def test_a_pytest_that_is_killed_in_a_test_leaves_nothing(victim: Victim, how: s
     assert len(victim.members) > 10  # two nodes' worth
     everything = {*victim.leaders, *victim.members, *children_of(victim.process.pid)}
     victim.process.send_signal(how)
-    victim.process.wait(20)
+    victim.process.wait(60)
     wait_for(lambda: all(map(is_gone, everything)))
     wait_for(lambda: not run_groups(victim.process.pid))
     assert not any(group.exists() for group in victim.groups)
@@ -161,7 +161,7 @@ def test_it(server, client, side):
     else:
         raise AssertionError("the other worker did not come")
     for name in ("server", "10.20.0.2", "192.168.2.2"):
-        assert client.succeed(f"exec 3<>/dev/tcp/{name}/80; cat <&3", timeout=20) == side
+        assert client.succeed(f"exec 3<>/dev/tcp/{name}/80; cat <&3", timeout=60) == side
 """
     project.run(test, "-n", "2", passed=2)
     for event in ("started", "ready", "stopped"):

@@ -38,7 +38,7 @@ def answer(nodes: Cluster, node: str, command: str) -> list[object]:
         if command == "block":
             nodes[node].block()
             return []
-        return list(nodes[node].execute(command, timeout=20))
+        return list(nodes[node].execute(command, timeout=60))
     except Exception as error:  # noqa: BLE001 - handed to the test as it is
         return [type(error).__name__, "".join(traceback.format_exception(error))]
 

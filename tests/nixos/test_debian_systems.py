@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,12 +39,13 @@ def three(systems: Mapping[str, str]) -> Iterator[Cluster]:
         yield cluster
 
 
-def test_preparing_again_takes_no_time(wrapper: Path) -> None:
+def test_nothing_is_prepared_twice(wrapper: Path) -> None:
     nixpkgs = debian_nixpkgs.given_nixpkgs()
     assert nixpkgs is not None
-    begun = time.monotonic()
+    before = wrapper.stat()
     assert debian_nixpkgs.prepare(nixpkgs) == wrapper
-    assert time.monotonic() - begun < 1
+    after = wrapper.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_a_package_that_is_not_there_says_so(wrapper: Path) -> None:
@@ -114,14 +114,14 @@ def test_ssh_between_nodes(three: Cluster) -> None:
     key = client.succeed("cat /root/.ssh/id_ed25519.pub").strip()
     two.succeed(f"install -d -o alice -m 700 ~alice/.ssh; echo '{key}' >~alice/.ssh/authorized_keys")
     options = "-o StrictHostKeyChecking=no -o BatchMode=yes"
-    said = client.wait_until_succeeds(f"ssh {options} alice@{_ADDRESSES['two']} sudo hostname", timeout=20)
+    said = client.wait_until_succeeds(f"ssh {options} alice@{_ADDRESSES['two']} sudo hostname", timeout=60)
     assert said.strip() == "two"
 
 
 def test_names_by_multicast(three: Cluster) -> None:
     client = three["client"]
-    assert _ADDRESSES["one"] in client.wait_until_succeeds("resolvectl query -4 one.local", timeout=20)
-    llmnr = client.wait_until_succeeds("resolvectl query --protocol=llmnr -4 two", timeout=20)
+    assert _ADDRESSES["one"] in client.wait_until_succeeds("resolvectl query -4 one.local", timeout=60)
+    llmnr = client.wait_until_succeeds("resolvectl query --protocol=llmnr -4 two", timeout=60)
     assert _ADDRESSES["two"] in llmnr
 
 
@@ -153,7 +153,7 @@ def test_a_node_runs_containers_of_its_own(systems: Mapping[str, str]) -> None:
         host = nodes["host"]
         host.succeed("systemctl start systemd-nspawn@inner")
         assert "inner" in host.succeed("machinectl list --no-legend")
-        host.wait_until_succeeds("systemctl -M inner is-system-running --wait", timeout=20)
+        host.wait_until_succeeds("systemctl -M inner is-system-running --wait", timeout=60)
         name = host.succeed("systemd-run -M inner --wait --pipe -q /run/current-system/sw/bin/hostname")
         assert name.strip() == "minimal"
         # Debian's files for both ends of the link are found: an address by DHCP, not one of its own.
@@ -162,4 +162,4 @@ def test_a_node_runs_containers_of_its_own(systems: Mapping[str, str]) -> None:
         )
         host.succeed("journalctl -M inner -n 1")
         host.succeed("machinectl stop inner")
-        host.wait_until_fails("machinectl show inner", timeout=20)
+        host.wait_until_fails("machinectl show inner", timeout=60)

@@ -31,7 +31,7 @@ class Screen:
 
     def wait_for(self, text: str) -> None:
         with self._written:
-            assert self._written.wait_for(lambda: text in self.text, timeout=5), self.text
+            assert self._written.wait_for(lambda: text in self.text, timeout=60), self.text
 
     def close(self) -> None:
         pass
@@ -122,7 +122,7 @@ def test_on_a_real_terminal_through_all_capturing(project: Project) -> None:
         sys.executable,
         ["-m", "pytest", "-p", "no:cacheprovider"],
         cwd=str(project.pytester.path),
-        timeout=20,
+        timeout=60,
         encoding="utf-8",
     )
     child.expect_exact("slow: Starting slow... (1 s)")

@@ -160,7 +160,7 @@ def test_the_logs_files_have_no_name_and_are_closed() -> None:
 
 def test_the_log_keeps_every_byte_and_the_tail_is_plain(console: Console, node: Node) -> None:
     node.prints(GREEN + b" one\r\ntwo \xff\r\n")
-    console.wait_for("two", Deadline(5))
+    console.wait_for("two", Deadline(60))
     console.close()
     assert console.log() == "\x1b[0;32mOK\x1b[0m one\r\ntwo \ufffd\r\n"
     assert console.log(stripped=True) == "OK one\ntwo \ufffd\n"
@@ -169,29 +169,29 @@ def test_the_log_keeps_every_byte_and_the_tail_is_plain(console: Console, node: 
 
 def test_text_from_before_counts_and_is_consumed(console: Console, node: Node) -> None:
     node.prints(b"login: one\r\nlogin: two\r\n")
-    assert console.wait_for(r"login: \w+", Deadline(5)) == "login: one"
-    assert console.wait_for(r"login: \w+", Deadline(5)) == "login: two"
+    assert console.wait_for(r"login: \w+", Deadline(60)) == "login: one"
+    assert console.wait_for(r"login: \w+", Deadline(60)) == "login: two"
     with pytest.raises(TimeoutExceeded) as caught:
         console.wait_for(r"login: \w+", Deadline(0.02))
     assert caught.value.last == "the last line is 'login: two'"
     assert caught.value.node == "web"
     node.prints(b"login: three\r\n")
-    assert console.wait_for(r"login: \w+", Deadline(5)) == "login: three"
+    assert console.wait_for(r"login: \w+", Deadline(60)) == "login: three"
 
 
 def test_a_wait_sees_what_is_printed_meanwhile_through_colours(console: Console, node: Node) -> None:
     threading.Timer(0.02, node.prints, [b"Reached \x1b[1mtarget\x1b[0m\r\n"]).start()
-    assert console.wait_for("^Reached target$", Deadline(5)) == "Reached target"
+    assert console.wait_for("^Reached target$", Deadline(60)) == "Reached target"
 
 
 def test_a_match_may_span_lines_and_pieces(console: Console, node: Node) -> None:
     node.prints(b"x" * 16380 + b"\r\nfirst\r\nsecond\r\n")
-    assert console.wait_for(re.compile(r"first\nsecond"), Deadline(5)) == "first\nsecond"
+    assert console.wait_for(re.compile(r"first\nsecond"), Deadline(60)) == "first\nsecond"
 
 
 def test_a_deadline_that_has_come_still_allows_a_look(console: Console, node: Node) -> None:
     node.prints(b"ready\r\n")
-    console.wait_for("ready", Deadline(5))
+    console.wait_for("ready", Deadline(60))
     node.prints(b"again\r\nand again\r\n")
     seen = console.subscribe(lambda line: None)
     while "and again\r\n" not in console.log():
@@ -219,7 +219,7 @@ def test_threads_wait_one_after_the_other_and_not_beyond_their_deadlines(
     done = threading.Event()
 
     def first() -> None:
-        console.wait_for("end", Deadline(5))
+        console.wait_for("end", Deadline(60))
         done.set()
 
     thread = threading.Thread(target=first)
@@ -229,14 +229,14 @@ def test_threads_wait_one_after_the_other_and_not_beyond_their_deadlines(
     with pytest.raises(TimeoutExceeded):
         console.wait_for("anything", Deadline(0.02))
     node.prints(b"end")
-    thread.join(5)
+    thread.join(60)
     assert done.is_set()
 
 
 def test_a_closed_console_ends_waits_after_what_it_printed(console: Console, node: Node) -> None:
     node.prints(b"last words\r\n")
     node.close()
-    assert console.wait_for("words", Deadline(5)) == "words"
+    assert console.wait_for("words", Deadline(60)) == "words"
     with pytest.raises(NotRunningError, match="never"):
         console.wait_for("never", Deadline(60))
 
@@ -263,9 +263,9 @@ def test_subscribers_get_lines_and_one_that_fails_harms_nobody(
     console.subscribe(fails)
     unsubscribe = console.subscribe(seen.put)
     node.prints(GREEN + b" one\r\ntwo\r\nrest")
-    assert [seen.get(timeout=5), seen.get(timeout=5)] == ["OK one", "two"]
+    assert [seen.get(timeout=60), seen.get(timeout=60)] == ["OK one", "two"]
     node.close()
-    assert seen.get(timeout=5) == "rest"
+    assert seen.get(timeout=60) == "rest"
     unsubscribe()
     assert "ZeroDivisionError" in caplog.text
     console.close()
@@ -284,7 +284,7 @@ def test_more_than_a_terminal_takes_at_once_arrives(console: Console, node: Node
     thread = threading.Thread(target=console.send, args=(text,))
     thread.start()
     assert node.hears(len(text)) == text.encode()
-    thread.join(5)
+    thread.join(60)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_threads_together_do_not_type_an_escape(console: Console, node: Node) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert len(refused) == 199
     assert node.hears(1) == b"\x1d"
 
@@ -361,7 +361,7 @@ def test_interaction_copies_both_ways_and_gives_the_terminal_back(
         before = termios.tcgetattr(stdin.fileno())
         monkeypatch.setattr(sys, "__stdin__", stdin)
         node.prints(b"vm login: ")
-        console.wait_for("login", Deadline(5))
+        console.wait_for("login", Deadline(60))
         thread = threading.Thread(target=console.interact)
         thread.start()
         assert read_line(user).endswith(b"^] three times leaves it]\r\n")
@@ -371,7 +371,7 @@ def test_interaction_copies_both_ways_and_gives_the_terminal_back(
         node.prints(b"\x1b[1mhi\x1b[0m")
         assert user.read(10) == b"\x1b[1mhi\x1b[0m"
         user.write(b"\x1d\x1d\x1d")
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         assert termios.tcgetattr(stdin.fileno()) == before
         console.send("z")
@@ -388,7 +388,7 @@ def test_interaction_ends_with_the_console(
         thread.start()
         until(lambda: bool(console._bells))
         node.close()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -35,12 +35,12 @@ def test_execute_without_return_gives_minus_one(machine: Machine) -> None:
 
 
 def test_execute_without_output_does_not_wait(machine: Machine, tmp_path: Path) -> None:
-    done = tmp_path / "done"
-    begin = time.monotonic()
-    command = f"sleep 2; head -c 1000000 /dev/zero; echo x >&2; touch {done}"
+    go, done = tmp_path / "go", tmp_path / "done"
+    command = f"until [ -e {go} ]; do sleep 0.05; done; head -c 1000000 /dev/zero; echo x >&2; touch {done}"
     assert machine.execute(command, check_output=False) == (-2, "")
-    assert time.monotonic() - begin < 1.5
-    machine.wait_for_file(str(done), timeout=10)
+    assert not done.exists()
+    go.touch()
+    machine.wait_for_file(str(done), timeout=60)
 
 
 def test_execute_without_output_ends_at_its_limit(machine: Machine, seen: list[CommandResult]) -> None:
@@ -52,10 +52,10 @@ def test_execute_without_output_ends_at_its_limit(machine: Machine, seen: list[C
     assert [result.exit_code for result in seen] == [124]
 
 
-def test_execute_gives_124_at_its_limit(machine: Machine) -> None:
-    begin = time.monotonic()
-    assert machine.execute("echo before; sleep 60", timeout=timedelta(seconds=1)) == (124, "before\n")
-    assert time.monotonic() - begin < 5
+def test_execute_gives_124_at_its_limit(machine: Machine, tmp_path: Path) -> None:
+    command = f"echo before; sleep 60; touch {tmp_path}/slept"
+    assert machine.execute(command, timeout=timedelta(seconds=2)) == (124, "before\n")
+    assert not (tmp_path / "slept").exists()
 
 
 def test_only_default_limits_are_scaled(machine: Machine) -> None:
@@ -112,33 +112,32 @@ def test_popen_runs_on(machine: Machine) -> None:
         assert process.stdin is not None
         process.stdin.write(b"this\n")
         assert process.stdout.read() == b"got this\n"
-        assert process.wait(timeout=10) == 5
+        assert process.wait(timeout=60) == 5
 
 
 def test_wait_until_succeeds_gives_the_output(machine: Machine, tmp_path: Path) -> None:
     later(0.2, (tmp_path / "there").touch)
-    assert machine.wait_until_succeeds(f"ls {tmp_path}/there", timeout=10) == f"{tmp_path}/there\n"
+    assert machine.wait_until_succeeds(f"ls {tmp_path}/there", timeout=60) == f"{tmp_path}/there\n"
 
 
 def test_wait_until_fails_gives_the_output(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     later(0.2, (tmp_path / "there").unlink)
-    assert machine.wait_until_fails(f"test -e {tmp_path}/there || (echo gone; false)", timeout=10) == "gone\n"
+    assert machine.wait_until_fails(f"test -e {tmp_path}/there || (echo gone; false)", timeout=60) == "gone\n"
 
 
 def test_wait_until_says_what_it_saw_last(machine: Machine) -> None:
     with pytest.raises(TimeoutExceeded) as caught:
-        machine.wait_until_succeeds("echo still down; exit 3", timeout=1)
+        machine.wait_until_succeeds("echo still down; exit 3", timeout=2)
     error = caught.value
-    assert (error.node, error.limit) == ("server", 1)
+    assert (error.node, error.limit) == ("server", 2)
     assert error.last == "exit code 3\nstdout: still down"
 
 
-def test_a_try_that_hangs_ends_with_the_wait(machine: Machine) -> None:
-    begin = time.monotonic()
+def test_a_try_that_hangs_ends_with_the_wait(machine: Machine, tmp_path: Path) -> None:
     with pytest.raises(TimeoutExceeded):
-        machine.wait_until_succeeds("sleep 60", timeout=0.3)
-    assert time.monotonic() - begin < 3
+        machine.wait_until_succeeds(f"sleep 60; touch {tmp_path}/slept", timeout=0.3)
+    assert not (tmp_path / "slept").exists()
 
 
 def test_tries_take_one_place_in_the_history(machine: Machine, seen: list[CommandResult]) -> None:
@@ -165,24 +164,24 @@ def test_stderr_goes_to_the_log(machine: Machine, caplog: pytest.LogCaptureFixtu
     assert "server: stderr of `echo warning >&2`: warning" in caplog.messages
 
 
-def test_many_threads_at_once(machine: Machine) -> None:
+def test_many_threads_at_once(machine: Machine, tmp_path: Path) -> None:
     outputs: dict[int, str] = {}
 
     def work(number: int) -> None:
-        outputs[number] = machine.succeed(f"sleep 0.2; echo {number}")
+        all_are_there = (
+            f"cd {tmp_path}; touch {number}; until [ -e 15 ] && set -- * && [ $# = 16 ]; do sleep 0.05; done"
+        )
+        outputs[number] = machine.succeed(f"{all_are_there}; echo {number}", timeout=60)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
-    begin = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert outputs == {number: f"{number}\n" for number in range(16)}
-    assert time.monotonic() - begin < 3  # one after the other it is 3.2 s at least
 
 
 def test_a_node_that_dies_ends_its_commands_and_waits(container: LocalContainer, machine: Machine) -> None:
-    begin = time.monotonic()
     later(0.2, container.kill)
     with pytest.raises(NotRunningError):
         machine.succeed("sleep 60")
@@ -190,14 +189,13 @@ def test_a_node_that_dies_ends_its_commands_and_waits(container: LocalContainer,
         machine.wait_until_succeeds("false")
     with pytest.raises(NotRunningError):
         machine.execute("true")
-    assert time.monotonic() - begin < 5
 
 
 def test_a_wait_goes_on_over_a_reboot(container: LocalContainer, machine: Machine, tmp_path: Path) -> None:
     later(0.2, container.begin_reboot)
     later(0.5, container.start)
     later(0.7, (tmp_path / "there").touch)
-    machine.wait_until_succeeds(f"test -e {tmp_path}/there", timeout=20)
+    machine.wait_until_succeeds(f"test -e {tmp_path}/there", timeout=60)
     assert container.boots == 2
 
 
@@ -213,7 +211,7 @@ def test_callbacks_run_before_commands_and_can_fail_them(machine: Machine) -> No
     machine.succeed("true")
     assert calls == [(0, "")]
     with pytest.raises(RequestedAssertionFailed, match="the condition is false"):
-        machine.wait_until_succeeds("false", timeout=10)
+        machine.wait_until_succeeds("false", timeout=60)
 
 
 def test_a_wait_goes_on_where_only_the_agent_was_killed(
@@ -221,7 +219,7 @@ def test_a_wait_goes_on_where_only_the_agent_was_killed(
 ) -> None:
     later(0.3, container.kill_agent)
     later(1.0, (tmp_path / "there").touch)
-    machine.wait_for_file(str(tmp_path / "there"), timeout=20)
+    machine.wait_for_file(str(tmp_path / "there"), timeout=60)
     later(0.3, container.kill_agent)
-    machine.wait_until_succeeds("sleep 0.6", timeout=20)
+    machine.wait_until_succeeds("sleep 0.6", timeout=60)
     assert container.boots == 1

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,9 +72,8 @@ def test_wait_for_file(machine: Machine, node: Path, name: str) -> None:
         real.touch()
 
     later(0.2, make)
-    begin = time.monotonic()
-    machine.wait_for_file(f"{node}/{spelt}", timeout=10)
-    assert 0.1 < time.monotonic() - begin < 2
+    machine.wait_for_file(f"{node}/{spelt}", timeout=60)
+    assert real.exists()
     machine.wait_for_file(f"{node}/{spelt}", timeout=0)
 
 
@@ -83,10 +81,8 @@ def test_wait_for_file_gives_up(machine: Machine, node: Path, container: LocalCo
     with pytest.raises(TimeoutExceeded, match="waiting for file"):
         machine.wait_for_file(str(node / "never"), timeout=0.2)
     later(0.2, container.kill)
-    begin = time.monotonic()
     with pytest.raises(NotRunningError):
-        machine.wait_for_file(str(node / "never"))
-    assert time.monotonic() - begin < 2
+        machine.wait_for_file(str(node / "never"), timeout=60)
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_console(machine: Machine, container: LocalContainer) -> None:
     container.console.text = "Welcome\nlogin: "
     machine.wait_for_console_text("login:")
     later(0.2, lambda: setattr(container.console, "text", "started 42 things"))
-    machine.wait_for_console_text(r"started \d+", timeout=10)
+    machine.wait_for_console_text(r"started \d+", timeout=60)
     assert machine.get_console_log() == "started 42 things"
     with pytest.raises(TimeoutExceeded, match="started 42 things"):
         machine.wait_for_console_text("never", timeout=0.1)

@@ -51,9 +51,7 @@ def test_wait_for_open_port(machine: Machine) -> None:
     port = free_port()
     with contextlib.ExitStack() as stack:
         later(0.2, lambda: stack.enter_context(server(read_all, port)))
-        begin = time.monotonic()
-        machine.wait_for_open_port(port, timeout=10)
-        assert 0.1 < time.monotonic() - begin < 1
+        machine.wait_for_open_port(port, timeout=60)
         machine.wait_for_open_port(port, "127.0.0.1", 0)
 
 
@@ -66,7 +64,7 @@ def test_wait_for_open_port_says_why(machine: Machine) -> None:
 def test_wait_for_closed_port(machine: Machine) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     later(0.2, listener.close)
-    machine.wait_for_closed_port(listener.getsockname()[1], timeout=10)
+    machine.wait_for_closed_port(listener.getsockname()[1], timeout=60)
     with server(read_all) as port, pytest.raises(TimeoutExceeded, match="it is open"):
         machine.wait_for_closed_port(port, timeout=0.1)
 
@@ -98,7 +96,7 @@ def test_wait_for_open_unix_socket(machine: Machine, tmp_path: Path, datagram: b
                 sock.listen()
 
         later(0.1, listen)
-        machine.wait_for_open_unix_socket(str(path), is_datagram=datagram, timeout=10)
+        machine.wait_for_open_unix_socket(str(path), is_datagram=datagram, timeout=60)
         with pytest.raises(TimeoutExceeded):
             machine.wait_for_open_unix_socket(str(path), is_datagram=not datagram, timeout=0.1)
 
@@ -191,5 +189,5 @@ def test_forward_port_ends_with_the_machine(machine: Machine) -> None:
 
 
 def _ends(thread: threading.Thread) -> bool:
-    thread.join(5)
+    thread.join(60)
     return not thread.is_alive()
