@@ -46,6 +46,7 @@ def _interact(options: argparse.Namespace) -> int:
             nodes,
             script_of(test),
             aliases=test.host_names,
+            python_path=test.python_path,
             surroundings=Surroundings(boot=lambda name, node: _boot(engine, stack, name, node)),
         )
         stack.callback(driver.close)

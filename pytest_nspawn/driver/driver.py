@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pdb  # noqa: T100 (what debug.breakpoint() opens outside pytest)
+import sys
 import unittest
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +89,13 @@ class Driver:
         *,
         timeout: float | None = None,
         aliases: Mapping[str, str] | None = None,
+        python_path: Sequence[str] = (),
         surroundings: Surroundings | None = None,
     ) -> None:
-        """`aliases` are further names of nodes: their host names, where those differ."""
+        """`aliases` are further names of nodes: their host names, where those differ.
+
+        `python_path` is searched for what the script imports, after all else: what this process has loaded stays.
+        """
         self.machines: list[Machine] = sorted(nodes.machines, key=lambda machine: machine.name)
         self.vlans = [Vlan(bridge.vlan) for bridge in naming.plan_wiring(nodes.topology).bridges]
         self.vlans.sort(key=lambda vlan: vlan.nr)
@@ -107,6 +112,8 @@ class Driver:
         self._limit = Limit(timeout)
         self._checking = False
         self._consoles: dict[int, Callable[[], None]] = {}
+        self._python_path = [path for path in python_path if path not in sys.path]
+        sys.path += self._python_path
         for machine in self.machines:
             self._adopt(machine)
 
@@ -256,6 +263,9 @@ class Driver:
             unsubscribe()
         self._consoles = {}
         self._limit.end()
+        for path in self._python_path:
+            sys.path.remove(path)
+        self._python_path = []
 
     def _adopt(self, machine: Machine) -> None:
         machine.callbacks.append(lambda: self._look(machine))

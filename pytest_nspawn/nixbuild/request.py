@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from pytest_nspawn.model import Config, NetworkName, Node, config_kind
 from pytest_nspawn.naming import Link, Wiring
 from pytest_nspawn.nixbuild.nixpkgs import Nixpkgs
 from pytest_nspawn.nixbuild.test import data_of
+
+_PYTHON = f"{sys.version_info.major}{sys.version_info.minor}"
+"""This Python, as nixpkgs names its packages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,7 @@ class Request:
             "peers": self.peers,
             "test": None if self.test is None else data_of(self.test),
             "interactive": self.interactive,
+            "python": _PYTHON,
         }
         path = home / "request.json"
         _write(path, json.dumps(data, sort_keys=True, indent=1))
@@ -88,6 +93,7 @@ class Request:
             self.peers,
             str(self.test),
             self.interactive,
+            _PYTHON,
             dict(environment),
             system(),
         ]

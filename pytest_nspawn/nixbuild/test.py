@@ -37,11 +37,12 @@ class Outline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NixTest(Outline):
-    """A test whose nodes are built; `timeout` is in seconds."""
+    """A test whose nodes are built; `timeout` is in seconds, `python_path` is where the script's modules are found."""
 
     topology: Topology
     facts: Mapping[str, Facts]
     timeout: float | None = None
+    python_path: Sequence[str] = ()
 
 
 def outline_of(entry: Any, reference: Config) -> Outline:
@@ -120,4 +121,5 @@ def test_of(entry: Any, reference: Config) -> NixTest:
         topology=Topology(nodes, name=outline.name),
         facts=facts,
         timeout=entry.get("timeout"),
+        python_path=tuple(entry.get("pythonPath", ())),
     )

@@ -47,6 +47,7 @@ in
     {
       reference,
       interactive ? false,
+      python ? null,
     }:
     let
       test = import ./test.nix {
@@ -55,6 +56,7 @@ in
           lib
           nixpkgs
           pkgs
+          python
           reference
           system
           ;
@@ -84,6 +86,7 @@ in
         nodes = all.outlines;
       };
       built = common // {
+        inherit (test) pythonPath;
         nodes = all.facts;
       };
     };

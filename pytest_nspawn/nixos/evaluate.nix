@@ -38,7 +38,7 @@ let
     }).test
       {
         reference = data.test;
-        inherit (data) interactive;
+        inherit (data) interactive python;
       };
 
   # What a flake reference leads to: an attribute as it is spelled, else of this system's packages.

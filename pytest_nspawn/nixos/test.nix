@@ -7,6 +7,8 @@
   reference,
   # Whether what is said of `interactive` holds.
   interactive,
+  # The Python that runs the script, as the names of its package sets have it ("311"); null for nixpkgs' own.
+  python ? null,
   # The test's nodes, evaluated: what its modules and its script see of them.
   configs,
 }:
@@ -104,6 +106,7 @@ let
       node.specialArgs = option (lib.types.attrsOf anything) { };
       hostPkgs = option anything moduleArguments.hostPkgs;
       globalTimeout = option anything null;
+      extraPythonPackages = option anything (_: [ ]);
       meta = option anything { };
       testScript = required anything;
       passthru = option anything { };
@@ -144,6 +147,15 @@ let
 
   position =
     if builtins.isAttrs checked && checked ? testScript then builtins.unsafeGetAttrPos "testScript" checked else null;
+  pythonPackages =
+    let
+      inherit (moduleArguments) hostPkgs;
+      # Compiled modules are those of one Python. Of one that is gone from nixpkgs, an alias throws.
+      own = builtins.tryEval (hostPkgs."python${python}Packages" or null);
+    in
+    if python != null && own.success && own.value != null then own.value else hostPkgs.python3.pkgs;
+  extraPythonPackages = evaluated.extraPythonPackages pythonPackages;
+
   given = evaluated.testScript;
   testScript = if builtins.isFunction given then callers.callWith configs given else given;
 in
@@ -152,6 +164,12 @@ in
   # What the script names of the store.
   references = lib.optional (builtins.hasContext testScript) (pkgs.writeText "testScript" testScript);
   inherit (evaluated) name;
+  # Where Python finds what the script imports beside the standard library, and what that needs.
+  pythonPath = lib.optionals (extraPythonPackages != [ ]) (
+    map (package: "${package}/${pythonPackages.python.sitePackages}") (
+      lib.filter (package: package != pythonPackages.python) (pythonPackages.requiredPythonModules extraPythonPackages)
+    )
+  );
   timeout = if evaluated.globalTimeout == null then evaluated.meta.timeout or null else evaluated.globalTimeout;
   specialArgs = evaluated.node.specialArgs;
   # Null where the nodes' own options say.

@@ -213,6 +213,7 @@ def _nspawn_script(
         driver.script_of(test),
         timeout=timing.default(driver.GLOBAL_TIMEOUT) if test.timeout is None else test.timeout,
         aliases=test.host_names,
+        python_path=test.python_path,
         surroundings=driver.Surroundings(
             subtest=parts.subtest,
             debug=driver.Debug(breakpoint=pytest.set_trace),

@@ -272,6 +272,39 @@ def test_a_manifest_runs_no_nix(
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
+PACKAGES = """
+{ pkgs, ... }:
+(pkgs.extend (_: prev: { %s }))
+.testers.runNixOSTest {
+  name = "packages";
+  nodes.machine = { };
+  extraPythonPackages = python: [
+    (python.toPythonModule (pkgs.writeTextDir "${python.python.sitePackages}/whose" (python.whose or "nixpkgs")))
+  ];
+  testScript = "";
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("", "nixpkgs"),
+        ('= throw "removed";', "nixpkgs"),
+        ('= prev.python3.pkgs // { whose = "own"; };', "own"),
+    ],
+)
+def test_packages_of_the_script_are_of_this_python_where_there_are_such(
+    standin: Path, tmp_path: Path, own: str, expected: str
+) -> None:
+    name = f"python{sys.version_info.major}{sys.version_info.minor}Packages"
+    path = tmp_path / "packages.nix"
+    path.write_text(PACKAGES % (own and f"{name} {own}"))
+    with Engine(EngineOptions(nixpkgs=str(standin))) as engine:
+        (found,) = engine.nix_test(path).python_path
+    assert Path(found, "whose").read_text() == expected
+
+
 SEVERAL = """
 let
   test = which: import ./make-test-python.nix ({ ... }: {

@@ -198,7 +198,14 @@ let
       "unshare"
     ];
     curl = program "curl" [ "curl" ];
-    python3 = program "python3" [ "python3" ];
+    python3 = program "python3" [ "python3" ] // {
+      sitePackages = "lib/python3/site-packages";
+      pkgs = {
+        python = self.python3;
+        toPythonModule = package: package // { pythonModule = self.python3; };
+        requiredPythonModules = packages: lib.filter (package: package ? pythonModule) packages ++ [ self.python3 ];
+      };
+    };
     su = program "su" [ "su" ];
     nix = program "nix" [
       "nix"

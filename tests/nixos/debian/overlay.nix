@@ -49,7 +49,7 @@ removeAttrs p [ "cc" "perlModule" "lndir" "nothing" "python3" "systemdRuntime" ]
   udev = p.systemd;
   libudev = p.systemd;
   xorg = super.xorg // { inherit (p) lndir; xauth = p.nothing; };
-  # Its packages stay nixpkgs' own, that is, none.
-  python3 = super.python3 // p.python3;
+  # Its packages are for this Python; of nixpkgs' own there is none.
+  python3 = super.python3.override { self = self.python3; } // p.python3;
   python3Minimal = p.python3;
 }
