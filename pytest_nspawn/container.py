@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
 import threading
 import time
@@ -144,13 +145,15 @@ class Container:
 
     def start(self) -> None:
         """Boot, without waiting; nothing where it runs."""
+        self._see_its_end()
         with self._condition:
             if self._running:
                 return
             first = self.started_at is None
             self._begin()
+        self._changed(self, "started")
         if not first:
-            self._sandbox.call("start", node=self.number)
+            self._sandbox.request("start", node=self.number).add_done_callback(self._started_again)
         elif self._launch is not None:
             blob = os.memfd_create("files", os.MFD_CLOEXEC)
             with os.fdopen(blob, "wb", buffering=0) as file:
@@ -159,7 +162,6 @@ class Container:
                     "boot", [blob], node=self.number, cluster=self._cluster, **self._launch.message()
                 )
             future.add_done_callback(self._booted)
-        self._changed(self, "started")
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until the node can run commands; one that was never started is started.
@@ -167,6 +169,7 @@ class Container:
         `timeout` in seconds, from its start; None: the limit of a boot. Raises BootError, NotRunningError.
         """
         self._asked = True
+        self._see_its_end()
         if self._ready:
             return
         with self._condition:
@@ -203,6 +206,15 @@ class Container:
             return ""
         jobs = [line.split() for line in listed.stdout.splitlines()]
         return ", ".join(f"{job[1]} ({job[2]})" for job in jobs if job[3:] == ["running"])
+
+    def _see_its_end(self) -> None:
+        """Where PID 1 has ended, wait until the sandbox says so, which it does in a moment: a restart may follow."""
+        if not _has_ended(self._leader_fd):
+            return
+        with self._condition:
+            boot, leader_fd = self.boots, self._leader_fd
+            if _has_ended(leader_fd):
+                self._condition.wait_for(partial(self._has_left, boot), self._boot_timeout)
 
     def wait_boot(self, after: int, timeout: float | None = None) -> None:
         """Wait until a boot later than number `after` is ready. Raises BootError."""
@@ -410,6 +422,12 @@ class Container:
         console = Console(reply.fds[0], self.name)
         self._console.set_result(console)
 
+    def _started_again(self, future: Future[Reply]) -> None:
+        try:
+            future.result()
+        except SandboxError as error:
+            self._ended(-1, again=False, problem=str(error))
+
     def _event(self, message: wire.Message, fds: list[int]) -> None:
         if message["event"] == "notify":
             for line in message["lines"]:
@@ -419,7 +437,7 @@ class Container:
         elif message["event"] == "problem":
             self._fail(message["problem"])
         elif message["event"] == "exit":
-            self._ended(message["status"], again=message["again"])
+            self._ended(message["status"], again=message["again"], problem=message.get("problem"))
         elif message["event"] == "gone":
             self._fail(f"the sandbox is gone: {message['problem']}")
             self._ended(-1, again=False)
@@ -451,7 +469,7 @@ class Container:
             self._shell = Shell.from_fd(self.name, channel)
             self._condition.notify_all()
 
-    def _ended(self, status: int, *, again: bool) -> None:
+    def _ended(self, status: int, *, again: bool, problem: str | None = None) -> None:
         with self._condition:
             failed = not (again or self._was_ready or self._ending or self._problem)
             self._end_boot()
@@ -461,7 +479,9 @@ class Container:
                 self._running = False
                 self._exit_status = status
             if failed:
-                self._met(f"systemd-nspawn ended with exit code {status} before the node was ready")
+                self._met(
+                    problem or f"systemd-nspawn ended with exit code {status} before the node was ready"
+                )
             self._condition.notify_all()
         if failed:
             self._changed(self, "failed")
@@ -507,6 +527,14 @@ class Container:
             console=console,
             seconds=at - self.started_at if self.started_at is not None else None,
         )
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Whether a process has ended (pidfd_open(2)); False for no process."""
+    poll = select.poll()
+    if pidfd >= 0:
+        poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _pid_of(pidfd: int) -> int:

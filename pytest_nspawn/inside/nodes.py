@@ -265,8 +265,7 @@ class Node:
         try:
             self.start()
         except OSError as error:
-            self._tell("problem", problem=f"cannot start the node again: {error}")
-            self._tell("exit", status=REBOOT, again=False)
+            self._tell("exit", status=REBOOT, again=False, problem=f"cannot start the node again: {error}")
 
     def _release(self) -> None:
         self._init.unwatch(self._notify.fileno())

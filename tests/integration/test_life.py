@@ -80,6 +80,11 @@ class Victim:
         assert Leftovers.now() == self.before
 
 
+def state_of(pid: int) -> str:
+    """A process's state as one letter (proc_pid_stat(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 @pytest.fixture
 def victim() -> Iterator[Victim]:
     victim = Victim()
@@ -200,9 +205,7 @@ def test_killed_wires_are_told_once_asked(victim: Victim) -> None:
         error, text = victim.ask("alpha block")
         assert error == "SandboxError", text
         assert "netlink has ended" in str(text)
-        # Nobody turns on the end of file.
-        states = [Path(f"/proc/{victim.part('init')}/stat").read_text().split()[2] for _ in range(100)]
-        assert states.count("S") > 90
+        wait_for(lambda: state_of(victim.part("init")) == "S")  # it does not turn on the end of file
     assert victim.ask("alpha echo well") == [0, "well\n"]
     victim.end()
     victim.assert_gone()

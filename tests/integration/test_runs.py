@@ -154,7 +154,7 @@ def test_it(server, client, side):
     server.write_text("/root/side", side)
     client.succeed("true")
     Path(f"{side}.there").touch()
-    for _ in range(300):  # until the nodes of both workers run at the same time
+    for _ in range(1200):  # until the nodes of both workers run at the same time
         if Path("one.there").exists() and Path("other.there").exists():
             break
         client.sleep(0.1)

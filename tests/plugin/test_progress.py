@@ -112,10 +112,11 @@ def test_without_a_terminal_there_is_no_thread() -> None:
 
 def test_on_a_real_terminal_through_all_capturing(project: Project) -> None:
     project.write(
-        "import threading\n@pytest.mark.nodes(slow=Node(), start=False)\n"
+        "import threading\nfrom pathlib import Path\n@pytest.mark.nodes(slow=Node(), start=False)\n"
         "def test_it(slow, nodes, pytestconfig):\n"
         "    slow._request.on_boot('started', slow)\n"
-        "    threading.Event().wait(1.5)\n"
+        "    while not Path('seen').exists():\n"
+        "        threading.Event().wait(0.02)\n"
         "    slow._request.on_boot('ready', slow)\n"
     )
     child = pexpect.spawn(
@@ -125,7 +126,8 @@ def test_on_a_real_terminal_through_all_capturing(project: Project) -> None:
         timeout=60,
         encoding="utf-8",
     )
-    child.expect_exact("slow: Starting slow... (1 s)")
+    child.expect(r"slow: Starting slow\.\.\. \(\d+ s\)")
+    (project.pytester.path / "seen").touch()
     child.expect_exact("\x1b[A")
     child.expect("1 passed")
     child.expect(pexpect.EOF)

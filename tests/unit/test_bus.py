@@ -442,11 +442,11 @@ def test_a_change_between_filter_and_look_is_not_lost(bus: Bus, systemd: FakeSys
 def test_a_wait_asks_only_after_signals_that_concern_it(bus: Bus, systemd: FakeSystemd) -> None:
     systemd.units["a.service"] = FakeUnit(active="activating")
     with pytest.raises(TimeoutExceeded) as caught:
-        bus.wait_for_unit("a", active, Deadline(0.05))
+        bus.wait_for_unit("a", active, Deadline(0.5))
     assert caught.value.last == "activating (dead)"
     calls = len(systemd.calls)
     look(systemd)
-    wait = Waiting(lambda: bus.wait_for_unit("a", active, Deadline(0.1)))
+    wait = Waiting(lambda: bus.wait_for_unit("a", active, Deadline(1)))
     look(systemd)
     for _ in range(100):
         systemd.changed("b.service")

@@ -170,7 +170,7 @@ def test_forward_port_ends_with_the_machine(machine: Machine) -> None:
             machine.release()
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(100) in (b"", b"got 1")
-        for _ in range(100):
+        for _ in range(6000):
             with (
                 contextlib.suppress(ConnectionRefusedError),
                 socket.create_connection(("127.0.0.1", host_port)),
