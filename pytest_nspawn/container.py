@@ -290,7 +290,10 @@ class Container:
         self.wait_ready()
         self._refuse_frozen()
         before = self.boots
-        signal.pidfd_send_signal(self._leader_fd, _REBOOT)
+        try:
+            signal.pidfd_send_signal(self._leader_fd, _REBOOT)
+        except OSError as error:
+            raise NotRunningError(node=self.name) from error
         self.wait_boot(before, timeout)
 
     @property

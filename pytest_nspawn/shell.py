@@ -46,6 +46,8 @@ MEANWHILE = 0.25
 _TERMINATION = 0.5
 """Seconds that a command has between SIGTERM and SIGKILL."""
 
+_GONE = "the node ended, or its agent was killed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStatus:
@@ -136,7 +138,7 @@ class RemoteProcess:
                     return None
                 data = os.read(self._status, 4)
                 if len(data) < 4:
-                    why = self._shell.last_words() or "the node ended, or its agent was killed"
+                    why = self._shell.last_words() or _GONE
                     raise NotRunningError(node=self.node, problem=f"nobody saw {self.command!r} end: {why}")
                 self._exit_code = struct.unpack("i", data)[0]
             return self._exit_code
@@ -170,9 +172,10 @@ class Shell:
             with contextlib.suppress(OSError):
                 wire.send(self._channel, {"op": op, **fields})
             received = self._receive()
-        if received is None:
+        if received is None or "failed" in received[0]:
             self.alive = False
-            raise NotRunningError(node=self.node, problem="the node ended, or its agent was killed")
+            problem = received[0]["failed"] if received is not None else _GONE
+            raise NotRunningError(node=self.node, problem=problem)
         reply, fds = received
         if "errno" in reply:
             wire.close_all(fds)
@@ -183,7 +186,7 @@ class Shell:
         """What the agent said when it failed; to be asked only once it has ended."""
         with self._lock:
             received = self._receive()
-        return received[0]["problem"] if received is not None else None
+        return received[0].get("failed") if received is not None else None
 
     def _receive(self) -> tuple[wire.Message, list[int]] | None:
         try:

@@ -89,8 +89,7 @@ def main(control: socket.socket, leader: int, leader_fd: int, limits: list[str],
         Agent(control, status).serve()
     except BaseException:  # noqa: BLE001 (told, and the process ends)
         # The first request gets it as its answer: there is no other way out of a node.
-        problem = f"the agent failed: {traceback.format_exc()}"
-        wire.send(control, {"errno": errno.EIO, "problem": problem})
+        wire.send(control, {"failed": f"the agent failed: {traceback.format_exc()}"})
     finally:
         os._exit(1)
 

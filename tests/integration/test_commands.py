@@ -13,6 +13,7 @@ from pytest_nspawn import CommandFailed, Machine, NotRunningError
 from pytest_nspawn.cluster import Engine
 from pytest_nspawn.errors import ConfigError, HostError, MachineError, RequestedAssertionFailed
 from pytest_nspawn.model import Node, Topology
+from pytest_nspawn.shell import Shell
 
 SERVICE = (
     "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'cat /proc/self/status > /status'\n"
@@ -215,3 +216,14 @@ def test_who_kills_every_shell_harms_no_other_command(machine: Machine) -> None:
             machine.run(every_shell).exit_code == 137
         )  # the one that waits for the next command is dead, too
         assert machine.succeed(f"echo {number}") == f"{number}\n"
+
+
+def test_an_agent_that_fails_says_why_and_is_replaced(machine: Machine) -> None:
+    shell = machine._container.shell()
+    assert isinstance(shell, Shell)
+    with machine.popen("sleep 1000") as running:
+        with pytest.raises(NotRunningError, match=r"the agent failed: (?s:.*)_op_mistake"):
+            shell.ask("mistake")
+        with pytest.raises(NotRunningError, match="nobody saw 'sleep 1000' end"):
+            running.wait(60)
+    assert machine.succeed("echo again") == "again\n"
