@@ -14,6 +14,11 @@ let
   # where it has none; `arguments` what it was called with, `modules` what it was extended with.
   captured = test: test // {
     _type = "nspawn-test";
+    # What evalTest gives, and runTest may be asked for.
+    config = {
+      result = captured test;
+      test = captured test;
+    };
     # Some look whether a check is a package (flake-parts, flake-utils). It is never built.
     type = "derivation";
     name = "nixos-test";
@@ -78,6 +83,7 @@ let
   # Systems are built from a package set as it was.
   withoutCallers = packages: packages.nspawnPackages or packages;
 
+  removeDefault = lib.removeSuffix "/default.nix";
   isFile = value: builtins.isPath value || builtins.isString value;
   ends = suffix: path: lib.hasSuffix suffix path || lib.hasSuffix "${suffix}/default.nix" path;
   isNixpkgs =
@@ -99,7 +105,7 @@ let
     else if lib.hasSuffix "/nixos/lib/testing-python.nix" path || lib.hasSuffix "/nixos/lib/testing.nix" path then
       given: callersOf (given.pkgs or null)
     else if ends "/nixos/lib" path then
-      given: import file given // callersOf null
+      given: (if builtins.pathExists (removeDefault path + "/default.nix") then import file given else { }) // callersOf null
     else if isNixpkgs path then
       given: withCallers (import file given)
     else if lib.hasPrefix "${toString nixpkgs}/" path && !lib.hasPrefix ownTests path then
@@ -136,12 +142,21 @@ let
     in
     has "<varpat " || has "ellipsis=\"1\"";
 
+  # As callPackage does it: what a file asks for beside that, of the package set.
+  packagesFor =
+    test: function:
+    let
+      given = argumentsOf test;
+      wanted = lib.filterAttrs (name: optional: !optional && !(given ? ${name})) (builtins.functionArgs function);
+    in
+    lib.optionalAttrs (!test.isCalled) (builtins.intersectAttrs wanted given.pkgs);
+
   # A function that takes what a caller gives; any other is a module, of runTest.
   isCallable =
     test: function:
     let
       wanted = builtins.functionArgs function;
-      given = argumentsOf test;
+      given = argumentsOf test // packagesFor test function;
     in
     lib.all (name: wanted.${name} || builtins.hasAttr name given) (builtins.attrNames wanted)
     && (wanted.config or true)
@@ -161,11 +176,12 @@ let
         packages = if value.packages == null then test.packages else withoutCallers value.packages;
         arguments = test.arguments // value.arguments;
         modules = test.modules ++ value.modules;
+        isCalled = true;
       } value.definition
     else if isFile value then
       resolve test (importScoped value)
     else if builtins.isFunction value && isCallable test value then
-      resolve test (callWith (argumentsOf test) value)
+      resolve test (callWith (argumentsOf test // packagesFor test value) value)
     else
       test // { definition = value; };
 
@@ -196,6 +212,8 @@ let
     packages = null;
     arguments = { };
     modules = [ ];
+    # Whether it is what a caller of nixpkgs was called with.
+    isCalled = false;
   } (if reference ? flake then fromFlake reference.flake else importScoped (/. + reference.path));
 
   # One of several tests in a file, by its name.

@@ -81,6 +81,19 @@ let
     description = "anything";
     merge = _: definitions: (lib.last definitions).value;
   };
+  # One text from several definitions, in their order (mkBefore, mkAfter); some may be functions of the nodes.
+  script = lib.mkOptionType {
+    name = "script";
+    description = "script";
+    check = value: builtins.isString value || builtins.isFunction value;
+    merge =
+      _: definitions:
+      let
+        values = map (each: each.value) definitions;
+        text = given: value: if builtins.isFunction value then callers.callWith given value else value;
+      in
+      if lib.length values == 1 then lib.head values else given: lib.concatMapStringsSep "\n" (text given) values;
+  };
   required =
     type:
     lib.mkOption {
@@ -108,7 +121,7 @@ let
       globalTimeout = option anything null;
       extraPythonPackages = option anything (_: [ ]);
       meta = option anything { };
-      testScript = required anything;
+      testScript = required script;
       passthru = option anything { };
     };
     # What else a test may say is about its virtual machines.

@@ -162,6 +162,55 @@ def test_nodes_have_the_packages_that_a_test_says(said: Callable[..., dict[str, 
     ) == {"etc": "our own special"}
 
 
+@pytest.mark.parametrize("of", ["runTest", "evalTest"])
+def test_the_result_of_a_test_is_the_test(said: Callable[..., dict[str, str]], of: str) -> None:
+    assert said(
+        f"""
+        {{ pkgs, ... }}:
+        let nixos-lib = import (pkgs.path + "/nixos/lib") {{ }};
+        in (nixos-lib.{of} {{
+          hostPkgs = pkgs;
+          imports = [ ./inner.nix ];
+        }}).config.result
+        """,
+        inner='{ name = "inner"; nodes.a = { }; testScript = { nodes, ... }: "name=${nodes.a.networking.hostName}"; }',
+    ) == {"name": "a"}
+
+
+def test_a_script_of_several_parts(said: Callable[..., dict[str, str]]) -> None:
+    inner = """
+        { lib, ... }: {
+          nodes.a.networking.hostName = "renamed";
+          testScript = lib.mkBefore "first=1";
+        }
+    """
+    assert list(
+        said(
+            """
+            { lib, ... }: {
+              imports = [ ./inner.nix { testScript = lib.mkAfter "last=3"; } ];
+              testScript = { nodes, ... }: "name=${nodes.a.networking.hostName}";
+            }
+            """,
+            inner=inner,
+        ).items()
+    ) == [("first", "1"), ("name", "renamed"), ("last", "3")]
+
+
+def test_a_file_may_ask_for_packages(said: Callable[..., dict[str, str]]) -> None:
+    """As what is meant for callPackage does."""
+    assert said(
+        """
+        { testers, hello, flavour ? "plain" }:
+        testers.runNixOSTest {
+          name = "packages";
+          nodes.a = { };
+          testScript = "hello=${hello.name}\nflavour=${flavour}";
+        }
+        """
+    ).keys() == {"hello", "flavour"}
+
+
 def test_a_test_that_is_extended(said: Callable[..., dict[str, str]]) -> None:
     assert said(
         """
