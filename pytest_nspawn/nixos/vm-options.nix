@@ -39,7 +39,6 @@ let
       [ "boot" "extraModulePackages" ]
       [ "boot" "kernelModules" ]
       [ "boot" "kernelPackages" ]
-      [ "boot" "kernelParams" ]
       [ "boot" "kernelPatches" ]
       [ "boot" "initrd" "kernelModules" ]
       [ "boot" "binfmt" "emulatedSystems" ]
@@ -53,7 +52,6 @@ let
       [ "virtualisation" "bios" ]
       [ "virtualisation" "directBoot" ]
       [ "virtualisation" "emptyDiskImages" ]
-      [ "virtualisation" "fileSystems" ]
       [ "virtualisation" "tpm" ]
       [ "virtualisation" "useBootLoader" ]
       [ "virtualisation" "useEFIBoot" ]
@@ -68,6 +66,45 @@ let
     [ "virtualisation" "virtualbox" "host" "enable" ]
     [ "zramSwap" "enable" ]
   ];
+
+  # Of what these say to a kernel, or to an initrd, nothing in a node can tell.
+  harmlessParams = [
+    "apparmor"
+    "audit"
+    "biosdevname"
+    "boot.panic_on_fail"
+    "boot.shell_on_fail"
+    "console"
+    "earlyprintk"
+    "loglevel"
+    "mitigations"
+    "net.ifnames"
+    "nomodeset"
+    "nowatchdog"
+    "panic"
+    "printk.devkmsg"
+    "quiet"
+    "random.trust_cpu"
+    "splash"
+    "systemd.log_level"
+    "systemd.log_target"
+    "systemd.show_status"
+  ];
+  isHarmlessParam =
+    param:
+    lib.elem (lib.head (lib.splitString "=" param)) harmlessParams
+    || lib.any (prefix: lib.hasPrefix prefix param) [ "fbcon=" "rd." "udev." "vt." ];
+  params = lib.filter (param: !isHarmlessParam param) (lib.concatLists (definedOf [ "boot" "kernelParams" ]));
+
+  # What a container mounts as a virtual machine does; the rest would be on disks.
+  fileSystems = lib.concatMap lib.attrNames (definedOf [ "virtualisation" "fileSystems" ]);
+  isMounted =
+    path:
+    let
+      own = config.virtualisation.fileSystems.${path};
+    in
+    lib.elem own.fsType [ "tmpfs" "overlay" ] || lib.elem "bind" own.options;
+  mounted = lib.filter isMounted fileSystems;
 
   # Which QEMU runs, and how a guest talks to it, is nothing that a test can tell.
   harmless = [
@@ -168,7 +205,36 @@ in
     efi = ignored { } "Firmware of a virtual machine.";
     efiVars = ignored null "Variables of a virtual machine's firmware.";
     emptyDiskImages = ignored [ ] "Empty disks of a virtual machine.";
-    fileSystems = ignored { } "File systems of a virtual machine.";
+    fileSystems = mkOption {
+      type = types.attrsOf (
+        types.submodule {
+          options = {
+            device = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              description = "What is mounted.";
+            };
+            fsType = mkOption {
+              type = types.str;
+              default = "auto";
+              description = "Type of the file system.";
+            };
+            options = mkOption {
+              type = types.listOf types.str;
+              default = [ "defaults" ];
+              description = "Options of mount(8).";
+            };
+          };
+          # What else is said of one is about its disk.
+          config._module.check = false;
+        }
+      );
+      default = { };
+      example = {
+        "/scratch".fsType = "tmpfs";
+      };
+      description = "File systems that the node mounts, in memory, as overlays and binds. It has no disks for others.";
+    };
     forwardPorts = ignored [ ] "Ports of the machine that lead into a virtual machine; see Machine.forward_port.";
     graphics = ignored false "Whether a virtual machine has a screen.";
     host = ignored { } "Packages of the machine that runs a virtual machine.";
@@ -206,10 +272,29 @@ in
       type = types.listOf types.str;
       readOnly = true;
       internal = true;
-      default = map (lib.concatStringsSep ".") (lib.filter isSet matters ++ ofQemu ++ enabled);
+      default =
+        map (lib.concatStringsSep ".") (lib.filter isSet matters ++ ofQemu ++ enabled)
+        ++ map (param: "boot.kernelParams ${param}") params
+        ++ map (path: "virtualisation.fileSystems ${path}") (lib.subtractLists mounted fileSystems);
       description = "Options that are set and that a container cannot honour.";
     };
   };
 
-  config.virtualisation.nspawn.store = lib.mkIf config.virtualisation.writableStore (lib.mkDefault "writable");
+  config = {
+    virtualisation.nspawn.store = lib.mkIf config.virtualisation.writableStore (lib.mkDefault "writable");
+  }
+  // lib.optionalAttrs (options ? fileSystems) {
+    # As in a virtual machine, whatever a machine of metal has there.
+    fileSystems = lib.genAttrs mounted (
+      path:
+      lib.mkOverride 10 {
+        inherit (config.virtualisation.fileSystems.${path}) fsType options;
+        device =
+          let
+            inherit (config.virtualisation.fileSystems.${path}) device fsType;
+          in
+          if device == null then fsType else device;
+      }
+    );
+  };
 }

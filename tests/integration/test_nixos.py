@@ -187,11 +187,37 @@ def test_options_of_virtual_machines_are_told(nix_engine: Engine) -> None:
             drives = lib.mkIf false [ { file = "disk"; } ];
           };
           boot.kernelModules = [ "loop" ];
-          boot.kernelParams = lib.mkIf false [ "quiet" ];
+          boot.kernelParams = [ "quiet" "console=tty0" "rd.debug" "vsyscall=emulate" ] ++ lib.optional false "iommu=off";
+          virtualisation.fileSystems."/on-disk" = { device = "/dev/vdb"; fsType = "ext4"; autoFormat = true; };
         }
     """
     with nix_engine.boot(Topology({"one": Node(config)}), start=False) as cluster:
-        assert cluster.facts["one"].vm_only == ("boot.kernelModules", "virtualisation.qemu.options")
+        assert cluster.facts["one"].vm_only == (
+            "boot.kernelModules",
+            "virtualisation.qemu.options",
+            "boot.kernelParams vsyscall=emulate",
+            "virtualisation.fileSystems /on-disk",
+        )
+
+
+def test_file_systems_without_a_disk_are_mounted(nix_engine: Engine) -> None:
+    config = """
+        { lib, ... }:
+        {
+          virtualisation.fileSystems = {
+            "/scratch" = { fsType = "tmpfs"; options = [ "size=1M" "mode=0750" ]; };
+            "/srv/again" = { device = "/etc"; options = [ "bind" ]; neededForBoot = true; };
+          };
+          fileSystems."/scratch".device = "/dev/disk/by-label/scratch";
+        }
+    """
+    with nix_engine.boot(Topology({"one": Node(config)})) as cluster:
+        one = cluster["one"]
+        assert cluster.facts["one"].vm_only == ()
+        assert one.succeed("findmnt --noheadings --output FSTYPE /scratch") == "tmpfs\n"
+        assert one.succeed("stat --format=%a /scratch") == "750\n"
+        one.fail("head -c 2M /dev/zero > /scratch/large")
+        assert one.succeed("cat /srv/again/hostname") == "one\n"
 
 
 def test_an_interface_has_the_name_that_the_configuration_says(nix_engine: Engine) -> None:

@@ -14,6 +14,7 @@ let
       ../modules/assertions.nix
       ../modules/boot.nix
       ../modules/environment.nix
+      ../modules/file-systems.nix
       ../modules/networking.nix
       ../modules/nix.nix
       ../modules/nixpkgs.nix
