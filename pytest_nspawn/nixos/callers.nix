@@ -14,7 +14,8 @@ let
   # where it has none; `arguments` what it was called with, `modules` what it was extended with.
   captured = test: test // {
     _type = "nspawn-test";
-    # What evalTest gives, and runTest may be asked for.
+    # As evalTest and runTest give it; what lists tests looks for it.
+    test = captured test;
     config = {
       result = captured test;
       test = captured test;
@@ -130,6 +131,8 @@ let
       pkgs = withCallersOf test.packages packages;
       hostPkgs = withCallersOf test.packages packages;
       config = { };
+      # Of nixpkgs' list of all its tests.
+      callTest = each: each.test;
     }
     // test.arguments;
 

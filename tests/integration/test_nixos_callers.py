@@ -177,6 +177,36 @@ def test_the_result_of_a_test_is_the_test(said: Callable[..., dict[str, str]], o
     ) == {"name": "a"}
 
 
+LISTS = {
+    "20.09": """
+        { system, pkgs, callTest }:
+        let
+          discover = value:
+            if !builtins.isAttrs value then value
+            else if value ? test then callTest value
+            else builtins.mapAttrs (_: discover) value;
+        in
+        { plain = { }; some.inner = discover (import ./inner.nix { inherit system pkgs; }); }
+    """,
+    "26.05": """
+        { system, pkgs, callTest }:
+        let
+          evaluated = (import (pkgs.path + "/nixos/lib/testing-python.nix") { inherit system pkgs; }).evalTest {
+            imports = [ ./module.nix ];
+          };
+        in
+        { some.inner = callTest { test = evaluated.config.result; }; }
+    """,
+}
+
+
+@pytest.mark.parametrize("release", LISTS)
+def test_a_list_of_tests_as_nixpkgs_has_it(said: Callable[..., dict[str, str]], release: str) -> None:
+    module = '{ name = "inner"; nodes.a = { }; testScript = { nodes, ... }: "name=${nodes.a.networking.hostName}"; }'
+    inner = f"import ./make-test-python.nix ({{ ... }}: {module})"
+    assert said(LISTS[release], "some.inner", inner=inner, module=module) == {"name": "a"}
+
+
 def test_a_script_of_several_parts(said: Callable[..., dict[str, str]]) -> None:
     inner = """
         { lib, ... }: {
