@@ -217,7 +217,8 @@ class Shell:
                 stdin=stdin,
             )
         except OSError as error:
-            problem = f"no process could be started for {words!r}: {error.strerror}"
+            line = words if isinstance(words, str) else shlex.join(words)
+            problem = f"no process could be started for `{line}`: {error.strerror}"
             if error.errno == errno.EAGAIN:
                 problem += "; a limit of processes is reached (of the node: Node(tasks=...))"
             raise MachineError(node=self.node, problem=problem) from error
