@@ -219,12 +219,25 @@ let
     isCalled = false;
   } (if reference ? flake then fromFlake reference.flake else importScoped (/. + reference.path));
 
+  # nixpkgs' own list has hundreds.
+  noTest =
+    name: names:
+    let
+      alike = lib.filter (lib.hasPrefix (builtins.substring 0 3 name)) names;
+      shown =
+        if lib.length names <= 20 then
+          lib.concatStringsSep ", " names
+        else
+          "${toString (lib.length names)}, of which begin like it: ${if alike == [ ] then "none" else lib.concatStringsSep ", " alike}";
+    in
+    throw "this file has no test ${name}; it has ${shown}";
+
   # One of several tests in a file, by its name.
   chosen =
     if reference ? attribute then
       resolve found (
         lib.attrByPath (lib.splitString "." reference.attribute)
-          (throw "this file has no test ${reference.attribute}; it has ${lib.concatStringsSep ", " (lib.attrNames found.definition)}")
+          (noTest reference.attribute (lib.attrNames found.definition))
           found.definition
       )
     else
