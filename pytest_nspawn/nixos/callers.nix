@@ -12,36 +12,41 @@
 let
   # What a caller gives: it may be called again, and built with other arguments. `packages` are those of the caller, null
   # where it has none; `arguments` what it was called with, `modules` what it was extended with.
-  captured = test: test // {
-    _type = "nspawn-test";
-    # As evalTest and runTest give it; what lists tests looks for it.
-    test = captured test;
-    config = {
-      result = captured test;
-      test = captured test;
-    };
-    # Some look whether a check is a package (flake-parts, flake-utils). It is never built.
-    type = "derivation";
-    name = "nixos-test";
-    outPath = "/nixos-test";
-    drvPath = "/nixos-test.drv";
-    inherit system;
-    __functor =
-      _: given:
-      captured (
-        test
-        // lib.optionalAttrs (builtins.isAttrs given) {
-          arguments = test.arguments // removeAttrs given [ "pkgs" ];
-          packages = given.pkgs or test.packages;
-        }
-      );
-    override = _: captured test;
-    overrideAttrs = _: captured test;
-    extend =
-      { modules, ... }:
-      captured (test // { modules = test.modules ++ modules; });
-    extendNixOS = { module, ... }: captured (test // { modules = test.modules ++ [ { extraBaseModules = module; } ]; });
-  };
+  captured =
+    test:
+    let
+      self = test // {
+        _type = "nspawn-test";
+        # As evalTest and runTest give it; what lists tests looks for it.
+        test = self;
+        config = {
+          result = self;
+          test = self;
+        };
+        # Some look whether a check is a package (flake-parts, flake-utils). It is never built.
+        type = "derivation";
+        name = "nixos-test";
+        outPath = "/nixos-test";
+        drvPath = "/nixos-test.drv";
+        inherit system;
+        __functor =
+          _: given:
+          captured (
+            test
+            // lib.optionalAttrs (builtins.isAttrs given) {
+              arguments = test.arguments // removeAttrs given [ "pkgs" ];
+              packages = given.pkgs or test.packages;
+            }
+          );
+        override = _: self;
+        overrideAttrs = _: self;
+        extend =
+          { modules, ... }:
+          captured (test // { modules = test.modules ++ modules; });
+        extendNixOS = { module, ... }: captured (test // { modules = test.modules ++ [ { extraBaseModules = module; } ]; });
+      };
+    in
+    self;
   capture =
     packages: definition:
     captured {
@@ -84,7 +89,6 @@ let
   # Systems are built from a package set as it was.
   withoutCallers = packages: packages.nspawnPackages or packages;
 
-  removeDefault = lib.removeSuffix "/default.nix";
   isFile = value: builtins.isPath value || builtins.isString value;
   ends = suffix: path: lib.hasSuffix suffix path || lib.hasSuffix "${suffix}/default.nix" path;
   isNixpkgs =
@@ -106,7 +110,7 @@ let
     else if lib.hasSuffix "/nixos/lib/testing-python.nix" path || lib.hasSuffix "/nixos/lib/testing.nix" path then
       given: callersOf (given.pkgs or null)
     else if ends "/nixos/lib" path then
-      given: (if builtins.pathExists (removeDefault path + "/default.nix") then import file given else { }) // callersOf null
+      given: (if builtins.pathExists "${lib.removeSuffix "/default.nix" path}/default.nix" then import file given else { }) // callersOf null
     else if isNixpkgs path then
       given: withCallers (import file given)
     else if lib.hasPrefix "${toString nixpkgs}/" path && !lib.hasPrefix ownTests path then
@@ -123,13 +127,13 @@ let
     test:
     let
       packages = if test.packages == null then pkgs else test.packages;
+      hostPkgs = withCallersOf test.packages packages;
     in
     callersOf test.packages
     // {
-      inherit nixpkgs system;
+      inherit hostPkgs nixpkgs system;
       inherit (packages) lib;
-      pkgs = withCallersOf test.packages packages;
-      hostPkgs = withCallersOf test.packages packages;
+      pkgs = hostPkgs;
       config = { };
       # Of nixpkgs' list of all its tests.
       callTest = each: each.test;
@@ -145,21 +149,21 @@ let
     in
     has "<varpat " || has "ellipsis=\"1\"";
 
-  # As callPackage does it: what a file asks for beside that, of the package set.
-  packagesFor =
+  # The same, and as callPackage does it: what a file asks for beside that, of the package set.
+  argumentsFor =
     test: function:
     let
       given = argumentsOf test;
-      wanted = lib.filterAttrs (name: optional: !optional && !(given ? ${name})) (builtins.functionArgs function);
+      wanted = lib.filterAttrs (_: optional: !optional) (builtins.functionArgs function);
     in
-    lib.optionalAttrs (!test.isCalled) (builtins.intersectAttrs wanted given.pkgs);
+    lib.optionalAttrs (!test.isCalled) (builtins.intersectAttrs wanted given.pkgs) // given;
 
   # A function that takes what a caller gives; any other is a module, of runTest.
   isCallable =
     test: function:
     let
       wanted = builtins.functionArgs function;
-      given = argumentsOf test // packagesFor test function;
+      given = argumentsFor test function;
     in
     lib.all (name: wanted.${name} || builtins.hasAttr name given) (builtins.attrNames wanted)
     && (wanted.config or true)
@@ -184,7 +188,7 @@ let
     else if isFile value then
       resolve test (importScoped value)
     else if builtins.isFunction value && isCallable test value then
-      resolve test (callWith (argumentsOf test // packagesFor test value) value)
+      resolve test (callWith (argumentsFor test value) value)
     else
       test // { definition = value; };
 

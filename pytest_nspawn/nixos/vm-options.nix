@@ -97,14 +97,10 @@ let
   params = lib.filter (param: !isHarmlessParam param) (lib.concatLists (definedOf [ "boot" "kernelParams" ]));
 
   # What a container mounts as a virtual machine does; the rest would be on disks.
-  fileSystems = lib.concatMap lib.attrNames (definedOf [ "virtualisation" "fileSystems" ]);
-  isMounted =
-    path:
-    let
-      own = config.virtualisation.fileSystems.${path};
-    in
-    lib.elem own.fsType [ "tmpfs" "overlay" ] || lib.elem "bind" own.options;
-  mounted = lib.filter isMounted fileSystems;
+  inherit (config.virtualisation) fileSystems;
+  mounted = lib.filterAttrs (
+    _: each: lib.elem each.fsType [ "tmpfs" "overlay" ] || lib.elem "bind" each.options
+  ) fileSystems;
 
   # Which QEMU runs, and how a guest talks to it, is nothing that a test can tell.
   harmless = [
@@ -275,7 +271,7 @@ in
       default =
         map (lib.concatStringsSep ".") (lib.filter isSet matters ++ ofQemu ++ enabled)
         ++ map (param: "boot.kernelParams ${param}") params
-        ++ map (path: "virtualisation.fileSystems ${path}") (lib.subtractLists mounted fileSystems);
+        ++ map (path: "virtualisation.fileSystems ${path}") (lib.attrNames (removeAttrs fileSystems (lib.attrNames mounted)));
       description = "Options that are set and that a container cannot honour.";
     };
   };
@@ -285,16 +281,12 @@ in
   }
   // lib.optionalAttrs (options ? fileSystems) {
     # As in a virtual machine, whatever a machine of metal has there.
-    fileSystems = lib.genAttrs mounted (
-      path:
+    fileSystems = lib.mapAttrs (
+      _: each:
       lib.mkOverride 10 {
-        inherit (config.virtualisation.fileSystems.${path}) fsType options;
-        device =
-          let
-            inherit (config.virtualisation.fileSystems.${path}) device fsType;
-          in
-          if device == null then fsType else device;
+        inherit (each) fsType options;
+        device = if each.device == null then each.fsType else each.device;
       }
-    );
+    ) mounted;
   };
 }
