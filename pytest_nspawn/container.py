@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import signal
 import threading
 import time
@@ -30,7 +29,7 @@ from pytest_nspawn.errors import (
     SandboxError,
 )
 from pytest_nspawn.plan import STATE
-from pytest_nspawn.shell import Shell
+from pytest_nspawn.shell import Shell, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,9 +211,8 @@ class Container:
         if not _has_ended(self._leader_fd):
             return
         with self._condition:
-            boot, leader_fd = self.boots, self._leader_fd
-            if _has_ended(leader_fd):
-                self._condition.wait_for(partial(self._has_left, boot), self._boot_timeout)
+            if _has_ended(self._leader_fd):
+                self._condition.wait_for(partial(self._has_left, self.boots), self._boot_timeout)
 
     def wait_boot(self, after: int, timeout: float | None = None) -> None:
         """Wait until a boot later than number `after` is ready. Raises BootError."""
@@ -534,10 +532,7 @@ class Container:
 
 def _has_ended(pidfd: int) -> bool:
     """Whether a process has ended (pidfd_open(2)); False for no process."""
-    poll = select.poll()
-    if pidfd >= 0:
-        poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return pidfd >= 0 and readable(pidfd, 0)
 
 
 def _pid_of(pidfd: int) -> int:

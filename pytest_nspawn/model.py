@@ -48,6 +48,11 @@ ConfigKind: TypeAlias = Literal["system", "expression", "flake", "path", "name"]
 Store: TypeAlias = Literal["host", "closure", "writable"]
 
 
+def line_of(command: str | tuple[str, ...]) -> str:
+    """A command as a shell would take it."""
+    return command if isinstance(command, str) else shlex.join(command)
+
+
 @dataclass(frozen=True, slots=True)
 class CommandResult:
     """What came of a command in a node; `duration` is in seconds."""
@@ -61,8 +66,8 @@ class CommandResult:
 
     @property
     def command_line(self) -> str:
-        """The command as a shell would take it."""
-        return self.command if isinstance(self.command, str) else shlex.join(self.command)
+        """The command, likewise."""
+        return line_of(self.command)
 
     def __repr__(self) -> str:
         line = self.command_line

@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from pytest_nspawn import wire
 from pytest_nspawn.errors import ConfigError, MachineError, NotRunningError
-from pytest_nspawn.model import CommandResult
+from pytest_nspawn.model import CommandResult, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,7 +134,7 @@ class RemoteProcess:
     def _wait(self, timeout: float | None) -> int | None:
         with self._lock:
             if self._exit_code is None:
-                if not _readable(self._status, timeout):
+                if not readable(self._status, timeout):
                     return None
                 data = os.read(self._status, 4)
                 if len(data) < 4:
@@ -217,8 +217,7 @@ class Shell:
                 stdin=stdin,
             )
         except OSError as error:
-            line = words if isinstance(words, str) else shlex.join(words)
-            problem = f"no process could be started for `{line}`: {error.strerror}"
+            problem = f"no process could be started for `{line_of(words)}`: {error.strerror}"
             if error.errno == errno.EAGAIN:
                 problem += "; a limit of processes is reached (of the node: Node(tasks=...))"
             raise MachineError(node=self.node, problem=problem) from error
@@ -279,7 +278,7 @@ class Shell:
         try:
             tty.setraw(terminal.fileno())
             _relay(terminal.fileno(), master)
-            return int(struct.unpack("i", os.read(status, 4))[0]) if _readable(status, 1.0) else 0
+            return int(struct.unpack("i", os.read(status, 4))[0]) if readable(status, 1.0) else 0
         finally:
             signal.signal(signal.SIGWINCH, resized)
             termios.tcsetattr(terminal.fileno(), termios.TCSADRAIN, saved)
@@ -460,7 +459,7 @@ class _Gathered:
                 self._ready(fd)
         # What still holds stderr (a job in the background) is not waited for, but what is there is read.
         for fd in list(self._open):
-            while fd in self._open and _readable(fd, 0):
+            while fd in self._open and readable(fd, 0):
                 self._read(fd)
         return True
 
@@ -511,7 +510,8 @@ def _end(process: RemoteProcess, outputs: _Gathered) -> int:
     return TIMED_OUT
 
 
-def _readable(fd: int, timeout: float | None) -> bool:
+def readable(fd: int, timeout: float | None) -> bool:
+    """Whether a descriptor can be read, or has come to its end, within `timeout` seconds; None waits for it."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if timeout is None else timeout * 1000))

@@ -133,13 +133,14 @@ class _Ends:
     def output(self) -> tuple[int, int]:
         """A pipe that the program writes to: our end, its end."""
         ours, its = os.pipe2(os.O_CLOEXEC)
-        self.ours.append(ours)
-        self.its.append(its)
-        return ours, its
+        return self._kept(ours, its)
 
     def input(self) -> tuple[int, int]:
         """A pipe that the program reads from: our end, its end."""
         its, ours = os.pipe2(os.O_CLOEXEC)
+        return self._kept(ours, its)
+
+    def _kept(self, ours: int, its: int) -> tuple[int, int]:
         self.ours.append(ours)
         self.its.append(its)
         return ours, its
