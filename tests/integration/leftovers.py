@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_nspawn import cgroups
-
-_LIMIT = 30.0
-"""Seconds; everything of a test process is gone 2 s after its end, but a machine may be busy with other tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +52,6 @@ def processes_in(groups: list[Path]) -> list[int]:
                 if error.errno not in (errno.ENOENT, errno.ENODEV):
                     raise
     return found
-
-
-def wait_for(condition: Callable[[], object], limit: float = _LIMIT) -> None:
-    """Wait until something outside of every event source is so."""
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < limit, f"not so within {limit} s: {condition}"
-        time.sleep(0.01)
 
 
 def is_gone(pid: int) -> bool:

@@ -212,9 +212,8 @@ def test_who_kills_every_shell_harms_no_other_command(machine: Machine) -> None:
         kill -9 $$
     """
     for number in range(20):
-        assert (
-            machine.run(every_shell).exit_code == 137
-        )  # the one that waits for the next command is dead, too
+        # The one that waits for the next command is dead, too.
+        assert machine.run(every_shell).exit_code == 137
         assert machine.succeed(f"echo {number}") == f"{number}\n"
 
 

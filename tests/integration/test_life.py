@@ -19,8 +19,9 @@ from pytest_nspawn import cgroups, sandbox
 from pytest_nspawn.cluster import Engine
 from pytest_nspawn.errors import MachineError, SandboxError
 from pytest_nspawn.model import Topology
+from tests.waiting import wait_for
 
-from .leftovers import Leftovers, is_gone, processes_in, run_groups, wait_for
+from .leftovers import Leftovers, is_gone, processes_in, run_groups
 
 pytestmark = pytest.mark.usefixtures("can_boot")
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .leftovers import Leftovers, is_gone, processes_in, run_groups, wait_for
+from tests.waiting import wait_for
+
+from .leftovers import Leftovers, is_gone, processes_in, run_groups
 
 pytestmark = pytest.mark.usefixtures("can_boot")
 

@@ -9,9 +9,8 @@ import re
 import sys
 import termios
 import threading
-import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import FileIO
 
 import pytest
@@ -22,6 +21,7 @@ from pytest_nspawn.console.log import Log
 from pytest_nspawn.console.text import LINE_LIMIT, Lines, Plain, plain
 from pytest_nspawn.errors import ConfigError, NotRunningError, TimeoutExceeded
 from pytest_nspawn.timing import Deadline
+from tests.waiting import wait_for
 
 GREEN = b"\x1b[0;32mOK\x1b[0m"
 
@@ -194,8 +194,7 @@ def test_a_deadline_that_has_come_still_allows_a_look(console: Console, node: No
     console.wait_for("ready", Deadline(60))
     node.prints(b"again\r\nand again\r\n")
     seen = console.subscribe(lambda line: None)
-    while "and again\r\n" not in console.log():
-        time.sleep(0.001)
+    wait_for(lambda: "and again\r\n" in console.log())
     seen()
     assert console.wait_for("and", Deadline(0)) == "and"
     with pytest.raises(TimeoutExceeded):
@@ -224,8 +223,7 @@ def test_threads_wait_one_after_the_other_and_not_beyond_their_deadlines(
 
     thread = threading.Thread(target=first)
     thread.start()
-    while not console._searching.locked():
-        time.sleep(0.001)
+    wait_for(console._searching.locked)
     with pytest.raises(TimeoutExceeded):
         console.wait_for("anything", Deadline(0.02))
     node.prints(b"end")
@@ -342,13 +340,6 @@ def test_interaction_needs_a_terminal(console: Console, monkeypatch: pytest.Monk
             console.interact()
 
 
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def read_line(terminal: FileIO) -> bytes:
     return b"".join(iter(lambda: terminal.read(1), b"\n")) + b"\n"
 
@@ -386,7 +377,7 @@ def test_interaction_ends_with_the_console(
         monkeypatch.setattr(sys, "__stdin__", stdin)
         thread = threading.Thread(target=console.interact)
         thread.start()
-        until(lambda: bool(console._bells))
+        wait_for(lambda: bool(console._bells))
         node.close()
         thread.join(60)
         assert not thread.is_alive()

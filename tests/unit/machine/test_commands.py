@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pytest_nspawn import timing
 from pytest_nspawn.errors import CommandFailed, NotRunningError, RequestedAssertionFailed, TimeoutExceeded
 from pytest_nspawn.machine import Machine
 from pytest_nspawn.model import CommandResult
+from tests.waiting import wait_for
 
 from .fakes import LocalContainer, later
 
@@ -45,10 +45,7 @@ def test_execute_without_output_does_not_wait(machine: Machine, tmp_path: Path) 
 
 def test_execute_without_output_ends_at_its_limit(machine: Machine, seen: list[CommandResult]) -> None:
     machine.execute("sleep 60", check_output=False, timeout=0.2)
-    for _ in range(6000):
-        if seen:
-            break
-        time.sleep(0.01)
+    wait_for(lambda: seen)
     assert [result.exit_code for result in seen] == [124]
 
 

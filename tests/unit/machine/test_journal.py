@@ -12,6 +12,7 @@ import pytest
 
 from pytest_nspawn.errors import MachineError, NotRunningError, TimeoutExceeded
 from pytest_nspawn.machine import Machine
+from tests.waiting import wait_for
 
 from .fakes import LocalContainer, later
 
@@ -130,10 +131,7 @@ def test_wait_for_journal_ends_with_the_node(machine: Machine, log: Log, contain
 def test_wait_for_journal_leaves_nothing_running(machine: Machine, log: Log) -> None:
     log.add("there")
     machine.wait_for_journal("there", timeout=60)
-    for _ in range(6000):
-        if str(log.here / "entries") not in _command_lines():
-            break
-        time.sleep(0.01)
+    wait_for(lambda: str(log.here / "entries") not in _command_lines())
     assert str(log.here / "entries") not in _command_lines()
 
 

@@ -4,7 +4,6 @@ import contextlib
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from pytest_nspawn.errors import ConfigError, NotRunningError, TimeoutExceeded
 from pytest_nspawn.machine import Machine
+from tests.waiting import wait_for
 
 from .fakes import LocalContainer, free_port, later
 
@@ -170,14 +170,7 @@ def test_forward_port_ends_with_the_machine(machine: Machine) -> None:
             machine.release()
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(100) in (b"", b"got 1")
-        for _ in range(6000):
-            with (
-                contextlib.suppress(ConnectionRefusedError),
-                socket.create_connection(("127.0.0.1", host_port)),
-            ):
-                time.sleep(0.01)
-                continue
-            break
+        wait_for(lambda: _refuses(host_port))
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", host_port))
     machine.release()
@@ -186,6 +179,12 @@ def test_forward_port_ends_with_the_machine(machine: Machine) -> None:
         for thread in threading.enumerate()
         if f"port {host_port} " in thread.name and not _ends(thread)
     ]
+
+
+def _refuses(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return False
+    return True
 
 
 def _ends(thread: threading.Thread) -> bool:
